@@ -1,0 +1,1 @@
+//! The only doer: observes, lets the core decide, journals, then acts.

@@ -1,0 +1,1 @@
+//! The PostgreSQL engine: gate, preflight, copy, streams, verification.

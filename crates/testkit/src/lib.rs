@@ -1,0 +1,1 @@
+//! Throwaway databases, real load, fault injection and history checking.

@@ -1,0 +1,1 @@
+//! Traffic adapters: PgBouncer, configuration files, commands.
