@@ -1,1 +1,23 @@
-//! The pure core of cutover: plan, route, ladder, events and the one transition function.
+//! The pure core of `cutover`: what a cutover is, which states it can be in, and what may happen next.
+//!
+//! Nothing in here does anything. There is no input or output, no clock, no randomness and no
+//! environment: time and chance are arguments. The same [`decide`], [`apply`] and [`next`] serve the
+//! live run and recovery, so a driver that died is replaced by one that folds the journal and goes on.
+
+mod event;
+mod lsn;
+pub mod plan;
+mod route;
+mod side;
+mod state;
+mod step;
+mod transition;
+
+pub use event::{Event, Fence, Identity, PlanRef, Shape, Snapshot};
+pub use lsn::{Lsn, ParseLsnError};
+pub use plan::Plan;
+pub use route::{Ladder, Route, Stage, Writes};
+pub use side::{Side, Stream};
+pub use state::{Pause, Phase, State, Switch};
+pub use step::{Action, Hook, Preparation, Step, StepSpec};
+pub use transition::{Command, Illegal, Refusal, apply, decide, next, replay};

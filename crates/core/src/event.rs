@@ -1,0 +1,212 @@
+//! What has happened: the journal's entries. The state is their fold.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Lsn, Preparation, Side};
+
+/// A server and database, by what cannot be mistaken for another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `pg_control_system().system_identifier`: given to a cluster when it was made.
+    pub system_identifier: String,
+    /// The database's name.
+    pub database: String,
+    /// `pg_control_checkpoint().timeline_id`: changes when a standby is promoted.
+    pub timeline: u32,
+    /// Major version.
+    pub major: u32,
+    /// Where it was reached, for messages.
+    pub address: String,
+}
+
+impl Identity {
+    /// Whether `other` is the same database of the same cluster. The timeline may differ; that is a fail-over.
+    #[must_use]
+    pub fn same_database(&self, other: &Self) -> bool {
+        self.system_identifier == other.system_identifier && self.database == other.database
+    }
+}
+
+/// Which plan a cutover follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRef {
+    /// The plan's name.
+    pub name: String,
+    /// SHA-256 of the plan file, in hexadecimal.
+    pub digest: String,
+    /// 1 for the first version, one more for each change.
+    pub revision: u32,
+}
+
+/// What of the plan decides which steps there are. It is journalled, so that recovery needs no plan file to know them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// The old side is kept in step after the switch.
+    pub reverse: bool,
+    /// There is a migration hook.
+    pub migrate: bool,
+    /// There is a smoke test.
+    pub smoke: bool,
+}
+
+/// The instant that the copy was taken at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The replication slot that was made before it, and holds everything committed since.
+    pub slot: String,
+    /// Its name, as `pg_dump --snapshot` takes it.
+    pub snapshot: String,
+    /// The log position of the snapshot, for point-in-time recovery.
+    pub lsn: Lsn,
+}
+
+/// The fence that stands, and the position that covers every commit before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fence {
+    /// The log's insert position, read after the gate was closed.
+    pub lsn: Lsn,
+    /// The marker that was written behind the last commit.
+    pub marker: String,
+    /// The server's timeline at that moment.
+    pub timeline: u32,
+}
+
+/// One entry of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A cutover begins: its plan, and which databases it is about.
+    Created {
+        /// The plan.
+        plan: PlanRef,
+        /// What decides its steps.
+        shape: Shape,
+        /// The source.
+        source: Identity,
+        /// The target.
+        target: Identity,
+    },
+    /// The plan was changed.
+    PlanRevised {
+        /// The new revision.
+        plan: PlanRef,
+        /// What decides its steps from now on.
+        shape: Shape,
+    },
+    /// A driver took the cutover over; every older driver is shut out by the epoch.
+    DriverTookOver {
+        /// Who: user, host and process.
+        driver: String,
+    },
+    /// The slot and the snapshot of the copy exist.
+    SnapshotTaken(Snapshot),
+    /// A step of the preparation is done.
+    Prepared {
+        /// Which.
+        step: Preparation,
+        /// What was measured, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        facts: BTreeMap<String, serde_json::Value>,
+    },
+    /// Somebody decided that the database changes hands.
+    SwitchStarted {
+        /// The side that is to be in charge.
+        to: Side,
+        /// 1 for the first attempt of this switch.
+        attempt: u32,
+    },
+    /// The way back is made and the gates stand open on their hinges: a pause can begin.
+    Armed {
+        /// Tables with a gate.
+        tables: u32,
+    },
+    /// The pause begins: from here on, until it is undone, writes may be refused.
+    FencingStarted,
+    /// No client can commit at the old side any more.
+    Fenced {
+        /// The fence.
+        fence: Fence,
+        /// When the gate was closed, in milliseconds after the pause began.
+        closed_after_ms: u64,
+    },
+    /// The new side holds all of the old one's data, durably, and the way back runs.
+    Drained {
+        /// Sequences that were set.
+        sequences: u32,
+        /// In milliseconds after the pause began.
+        after_ms: u64,
+    },
+    /// The commit point: the new side is the authority.
+    Committed,
+    /// The new side takes writes and traffic goes there.
+    Opened {
+        /// How long the pause lasted, in milliseconds, from its first effect to the open gate.
+        pause_ms: u64,
+    },
+    /// The smoke test passed.
+    Smoked,
+    /// A switch is given up before its commit point, and is to be undone.
+    Abandoned {
+        /// Why.
+        why: String,
+    },
+    /// An abandoned switch is undone: the old side takes writes and its changes flow as before.
+    Undone {
+        /// How long writes were held, in milliseconds.
+        pause_ms: u64,
+    },
+    /// The roles are swapped: the target is what the source was.
+    Completed,
+    /// A final archive of the old side was written and read back.
+    Archived {
+        /// The file.
+        file: String,
+        /// Its SHA-256, in hexadecimal.
+        sha256: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// The reverse stream is dropped: there is no way back any more.
+    Retired,
+    /// The cutover is being given up before any switch: whatever it made is to be removed.
+    GivenUp,
+    /// What it had made is removed from both databases.
+    TornDown,
+}
+
+impl Event {
+    /// The entry's kind, as the journal stores and shows it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "created",
+            Self::PlanRevised { .. } => "plan_revised",
+            Self::DriverTookOver { .. } => "driver_took_over",
+            Self::SnapshotTaken(_) => "snapshot_taken",
+            Self::Prepared { .. } => "prepared",
+            Self::SwitchStarted { .. } => "switch_started",
+            Self::Armed { .. } => "armed",
+            Self::FencingStarted => "fencing_started",
+            Self::Fenced { .. } => "fenced",
+            Self::Drained { .. } => "drained",
+            Self::Committed => "committed",
+            Self::Opened { .. } => "opened",
+            Self::Smoked => "smoked",
+            Self::Abandoned { .. } => "abandoned",
+            Self::Undone { .. } => "undone",
+            Self::Completed => "completed",
+            Self::Archived { .. } => "archived",
+            Self::Retired => "retired",
+            Self::GivenUp => "given_up",
+            Self::TornDown => "torn_down",
+        }
+    }
+
+    /// Whether the entry raises the epoch: a new driver, or a new route.
+    #[must_use]
+    pub fn raises_epoch(&self) -> bool {
+        matches!(self, Self::DriverTookOver { .. } | Self::FencingStarted | Self::Committed | Self::Abandoned { .. } | Self::Undone { .. })
+    }
+}

@@ -1,0 +1,242 @@
+//! From the file to the plan: defaults, `${NAME}`, and what TOML's types cannot say.
+
+use std::{ops::Range, path::PathBuf, time::Duration};
+
+use toml::Spanned;
+
+use super::{
+    Copy, Database, DatabaseUrl, Format, Hooks, Pause, Plan, PlanError, Switch, Traffic, Verify,
+    error::nearest,
+    file::{self, File, Text},
+};
+
+/// Longest name of a plan: slots and publications are named after it and end at 63 bytes.
+const LONGEST_NAME: usize = 40;
+
+pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Plan, PlanError> {
+    let raw: File = toml::from_str(text).map_err(|error| PlanError::from_toml(text, &error))?;
+    let reader = Reader { text, environment };
+    reader.kind(&raw.kind)?;
+    let plan = Plan {
+        name: reader.name(&raw.name)?,
+        source: reader.database(&raw.source)?,
+        target: reader.database(&raw.target)?,
+        journal: raw.journal.as_ref().map(|journal| reader.url(&journal.url)).transpose()?,
+        application_roles: raw.application.roles.iter().flatten().map(|role| reader.expand(role)).collect::<Result<_, _>>()?,
+        pause: reader.pause(&raw.pause)?,
+        copy: Copy { jobs: reader.number(raw.copy.jobs.as_ref(), 4, 1..=64)? },
+        verify: Verify {
+            jobs: reader.number(raw.verify.jobs.as_ref(), 2, 1..=64)?,
+            chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, 1..=1_000_000)?,
+            rechecks: reader.number(raw.verify.rechecks.as_ref(), 5, 1..=100)?,
+        },
+        switch: Switch {
+            reverse: raw.switch.reverse.unwrap_or(true),
+            sequence_headroom: reader.number(raw.switch.sequence_headroom.as_ref(), 1000, 0..=1_000_000_000)?,
+            allow_downgrade: raw.switch.allow_downgrade.unwrap_or(false),
+        },
+        hooks: Hooks {
+            migrate: raw.hooks.migrate.as_ref().map(|hook| reader.expand(hook)).transpose()?,
+            smoke: raw.hooks.smoke.as_ref().map(|hook| reader.expand(hook)).transpose()?,
+            timeout: reader.duration(raw.hooks.timeout.as_ref(), Duration::from_secs(600))?,
+        },
+        traffic: raw.traffic.iter().map(|traffic| reader.traffic(traffic)).collect::<Result<_, _>>()?,
+    };
+    if same_database(&plan.source.url, &plan.target.url) {
+        let hint = "name two databases on two servers".to_owned();
+        return Err(reader.fault(raw.target.url.span(), "source and target are the same database", Some(hint)));
+    }
+    Ok(plan)
+}
+
+fn same_database(a: &DatabaseUrl, b: &DatabaseUrl) -> bool {
+    (&a.host, a.port, &a.database) == (&b.host, b.port, &b.database)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Reader<'_> {
+    fn kind(&self, kind: &Text) -> Result<(), PlanError> {
+        match self.expand(kind)?.as_str() {
+            "switch" => Ok(()),
+            other => {
+                let hint = Some("the kind of a plan is \"switch\"".to_owned());
+                Err(self.fault(kind.span(), format!("unknown kind `{other}`"), hint))
+            }
+        }
+    }
+
+    fn name(&self, name: &Text) -> Result<String, PlanError> {
+        let value = self.expand(name)?;
+        let fits = (1..=LONGEST_NAME).contains(&value.len())
+            && value.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        if fits {
+            return Ok(value);
+        }
+        let hint = format!("use 1 to {LONGEST_NAME} letters, digits, `-` or `_`, beginning with a letter or digit");
+        Err(self.fault(name.span(), format!("`{value}` can't name a plan"), Some(hint)))
+    }
+
+    fn database(&self, database: &file::Database) -> Result<Database, PlanError> {
+        let url = self.url(&database.url)?;
+        let peer_url = database.peer_url.as_ref().map_or_else(|| Ok(url.clone()), |peer| self.url(peer))?;
+        Ok(Database { url, peer_url })
+    }
+
+    fn url(&self, text: &Text) -> Result<DatabaseUrl, PlanError> {
+        DatabaseUrl::parse(&self.expand(text)?).map_err(|wrong| {
+            let hint = "a URL looks like postgres://user:password@host:5432/database?sslmode=require".to_owned();
+            self.fault(text.span(), format!("bad URL: {wrong}"), Some(hint))
+        })
+    }
+
+    fn pause(&self, pause: &file::Pause) -> Result<Pause, PlanError> {
+        let budget = self.duration(pause.budget.as_ref(), Duration::from_secs(3))?;
+        if budget < Duration::from_millis(100) || budget > Duration::from_secs(60) {
+            let span = pause.budget.as_ref().map_or(0..0, Spanned::span);
+            let hint = "choose one shorter than the clients' time-outs, from 100ms to 60s".to_owned();
+            return Err(self.fault(span, "the pause's budget is out of range", Some(hint)));
+        }
+        Ok(Pause {
+            budget,
+            attempts: self.number(pause.attempts.as_ref(), 3, 1..=100)?,
+            lag_bytes: self.number(pause.lag_bytes.as_ref(), 1 << 20, 1..=u64::MAX)?,
+        })
+    }
+
+    fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {
+        let kind = self.expand(&raw.kind)?;
+        let keys: &[&str] = match kind.as_str() {
+            "pgbouncer" => &["admin_url", "database", "config_file"],
+            "file" => &["path", "format", "variable", "value"],
+            "command" => &["hold", "release", "observe", "timeout"],
+            other => {
+                let known = ["pgbouncer", "file", "command"];
+                let hint = nearest(other, known.into_iter())
+                    .map_or_else(|| format!("expected one of {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+                return Err(self.fault(raw.kind.span(), format!("unknown kind of traffic `{other}`"), Some(hint)));
+            }
+        };
+        for (key, value) in raw.keys() {
+            if let Some(value) = value.filter(|_| !keys.contains(&key)) {
+                let hint = format!("`{kind}` takes {}", keys.join(", "));
+                return Err(self.fault(value.span(), format!("`{key}` does not belong to traffic of kind `{kind}`"), Some(hint)));
+            }
+        }
+        let missing = |key: &str| self.fault(raw.kind.span(), format!("traffic of kind `{kind}` needs `{key}`"), None);
+        let required = |key: &str, value: &Option<Text>| value.as_ref().ok_or_else(|| missing(key)).and_then(|value| self.expand(value));
+        let optional = |value: &Option<Text>| value.as_ref().map(|value| self.expand(value)).transpose();
+        Ok(match kind.as_str() {
+            "pgbouncer" => Traffic::PgBouncer {
+                admin_url: self.url(raw.admin_url.as_ref().ok_or_else(|| missing("admin_url"))?)?,
+                database: required("database", &raw.database)?,
+                config_file: PathBuf::from(required("config_file", &raw.config_file)?),
+            },
+            "file" => {
+                let path = PathBuf::from(required("path", &raw.path)?);
+                Traffic::File {
+                    format: self.format(&path, raw)?,
+                    path,
+                    variable: required("variable", &raw.variable)?,
+                    value: required("value", &raw.value)?,
+                }
+            }
+            _ => Traffic::Command {
+                hold: optional(&raw.hold)?,
+                release: required("release", &raw.release)?,
+                observe: optional(&raw.observe)?,
+                timeout: self.duration(raw.timeout.as_ref(), Duration::from_secs(30))?,
+            },
+        })
+    }
+
+    /// The format that is named, else the one that the file's name ends in.
+    fn format(&self, path: &std::path::Path, raw: &file::Traffic) -> Result<Format, PlanError> {
+        let (name, span) = match &raw.format {
+            Some(format) => (self.expand(format)?, format.span()),
+            None => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                (name.rsplit('.').next().unwrap_or_default().to_owned(), raw.path.as_ref().map_or(0..0, Spanned::span))
+            }
+        };
+        Format::parse(&name).ok_or_else(|| {
+            let hint = Some("set format to env, json, yaml or toml".to_owned());
+            self.fault(span, format!("the format of the file can't be told from `{name}`"), hint)
+        })
+    }
+
+    fn duration(&self, text: Option<&Text>, default: Duration) -> Result<Duration, PlanError> {
+        let Some(text) = text else { return Ok(default) };
+        humantime::parse_duration(&self.expand(text)?).map_err(|error| {
+            let hint = "write it like \"150ms\", \"3s\" or \"2h 30m\"".to_owned();
+            self.fault(text.span(), format!("not a duration: {error}"), Some(hint))
+        })
+    }
+
+    fn number<N>(&self, value: Option<&Spanned<N>>, default: N, range: std::ops::RangeInclusive<N>) -> Result<N, PlanError>
+    where
+        N: PartialOrd + std::marker::Copy + std::fmt::Display,
+    {
+        match value {
+            None => Ok(default),
+            Some(value) if range.contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => {
+                let message = format!("{} is out of range", value.get_ref());
+                let hint = format!("choose from {} to {}", range.start(), range.end());
+                Err(self.fault(value.span(), message, Some(hint)))
+            }
+        }
+    }
+
+    /// Replaces each `${NAME}` by the environment's value. `$${` stands for a plain `${`.
+    fn expand(&self, text: &Text) -> Result<String, PlanError> {
+        let mut rest = text.get_ref().as_str();
+        let mut expanded = String::with_capacity(rest.len());
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                expanded.push_str(&rest[..at - 1]);
+                expanded.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            expanded.push_str(&rest[..at]);
+            let (name, after) = rest[at + 2..].split_once('}').ok_or_else(|| {
+                self.fault(text.span(), "a `${` has no closing `}`", Some("write ${NAME}, or $${ for a plain ${".to_owned()))
+            })?;
+            let value = (self.environment)(name).ok_or_else(|| {
+                let hint = format!("set it, for example: export {name}=…");
+                self.fault(text.span(), format!("the environment has no variable `{name}`"), Some(hint))
+            })?;
+            expanded.push_str(&value);
+            rest = after;
+        }
+        expanded.push_str(rest);
+        Ok(expanded)
+    }
+
+    fn fault(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> PlanError {
+        PlanError::at(self.text, span, message, hint)
+    }
+}
+
+impl file::Traffic {
+    fn keys(&self) -> [(&'static str, Option<&Text>); 11] {
+        [
+            ("admin_url", self.admin_url.as_ref()),
+            ("database", self.database.as_ref()),
+            ("config_file", self.config_file.as_ref()),
+            ("path", self.path.as_ref()),
+            ("format", self.format.as_ref()),
+            ("variable", self.variable.as_ref()),
+            ("value", self.value.as_ref()),
+            ("hold", self.hold.as_ref()),
+            ("release", self.release.as_ref()),
+            ("observe", self.observe.as_ref()),
+            ("timeout", self.timeout.as_ref()),
+        ]
+    }
+}

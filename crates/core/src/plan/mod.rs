@@ -1,0 +1,185 @@
+//! The plan: the file that describes one cutover, checked once, at the edge.
+
+mod check;
+mod error;
+mod file;
+mod secret;
+mod url;
+
+use std::{path::PathBuf, time::Duration};
+
+pub use self::{
+    error::PlanError,
+    secret::Secret,
+    url::{DatabaseUrl, SslMode},
+};
+
+/// One cutover, as its file describes it, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its name: letters, digits, `-` and `_`; it names slots and publications too.
+    pub name: String,
+    /// Where the data is.
+    pub source: Database,
+    /// Where it goes.
+    pub target: Database,
+    /// The PostgreSQL database that holds the journal; SQLite beside the plan where absent.
+    pub journal: Option<DatabaseUrl>,
+    /// The application's roles; found out from the catalogue where empty.
+    pub application_roles: Vec<String>,
+    /// How long writes may stand still.
+    pub pause: Pause,
+    /// How rows are copied.
+    pub copy: Copy,
+    /// How both sides are compared.
+    pub verify: Verify,
+    /// How the database changes hands.
+    pub switch: Switch,
+    /// The user's own commands.
+    pub hooks: Hooks,
+    /// How the application's traffic is held and pointed elsewhere, in this order.
+    pub traffic: Vec<Traffic>,
+}
+
+/// One of the two databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// How we reach it.
+    pub url: DatabaseUrl,
+    /// How the other database's server reaches it, for replication.
+    pub peer_url: DatabaseUrl,
+}
+
+/// The pause of a switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// How long all steps inside the pause may take together; shorter than the clients' time-outs.
+    pub budget: Duration,
+    /// How often a pause that ran out of its budget is tried.
+    pub attempts: u32,
+    /// How far the other side may be behind, in bytes of log, for a pause to begin.
+    pub lag_bytes: u64,
+}
+
+/// The copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Tables copied at once.
+    pub jobs: u32,
+}
+
+/// The comparison of both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Chunks compared at once.
+    pub jobs: u32,
+    /// Rows in a chunk.
+    pub chunk_rows: u32,
+    /// How often rows that differ are looked at again before they count as different.
+    pub rechecks: u32,
+}
+
+/// The change of hands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Whether the old side is kept in step afterwards, which is what makes a way back without loss.
+    pub reverse: bool,
+    /// Values by which each sequence is moved ahead on the side that opens, times its increment.
+    pub sequence_headroom: u32,
+    /// Whether the target may be an older major version than the source.
+    pub allow_downgrade: bool,
+}
+
+/// The user's own commands, run by a shell with a documented environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Migrates the target's schema after the copy, e.g. `make db-migrate`.
+    pub migrate: Option<String>,
+    /// Tries the side that was opened, e.g. one test write.
+    pub smoke: Option<String>,
+    /// How long each may take.
+    pub timeout: Duration,
+}
+
+/// One way in which the application's traffic is held and pointed elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// A PgBouncer in front of the databases.
+    PgBouncer {
+        /// Its admin console.
+        admin_url: DatabaseUrl,
+        /// The entry of its `[databases]` section.
+        database: String,
+        /// Its configuration file, relative to the plan's folder.
+        config_file: PathBuf,
+    },
+    /// One variable in a configuration file.
+    File {
+        /// The file, relative to the plan's folder.
+        path: PathBuf,
+        /// Its syntax.
+        format: Format,
+        /// The variable: a name, or for nested files a path such as `database.url`.
+        variable: String,
+        /// What it is set to, with `{host}`, `{port}`, `{database}` filled in for the side that is in charge.
+        value: String,
+    },
+    /// The user's commands.
+    Command {
+        /// Stops writes, or makes them wait; nothing where absent.
+        hold: Option<String>,
+        /// Points traffic at the side named in the environment, and lets it go on.
+        release: String,
+        /// Prints `source` or `target`: where traffic goes now; unknown where absent.
+        observe: Option<String>,
+        /// How long each may take.
+        timeout: Duration,
+    },
+}
+
+/// The syntax of a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `NAME=value` lines.
+    Env,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// TOML.
+    Toml,
+}
+
+impl Format {
+    /// The names a plan uses.
+    pub const NAMES: [(&'static str, Self); 5] =
+        [("env", Self::Env), ("json", Self::Json), ("yaml", Self::Yaml), ("yml", Self::Yaml), ("toml", Self::Toml)];
+
+    /// The syntax that `name` stands for.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, format)| *format)
+    }
+}
+
+impl Plan {
+    /// Reads a plan file. `environment` looks up the `${NAME}` in its strings.
+    ///
+    /// # Errors
+    /// The first fault, with its line, column and a hint.
+    pub fn parse(file: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, PlanError> {
+        check::check(file, environment)
+    }
+
+    /// The database at `side`.
+    #[must_use]
+    pub fn database(&self, side: crate::Side) -> &Database {
+        match side {
+            crate::Side::Source => &self.source,
+            crate::Side::Target => &self.target,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

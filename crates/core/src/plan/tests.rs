@@ -1,0 +1,92 @@
+use super::*;
+
+const SMALLEST: &str = r#"
+name = "orders"
+kind = "switch"
+
+[source]
+url = "postgres://app_owner@127.0.0.1:5433/orders"
+
+[target]
+url = "postgres://app_owner@127.0.0.1:5434/orders"
+
+[[traffic]]
+kind = "pgbouncer"
+admin_url = "postgres://admin@127.0.0.1:6432/pgbouncer"
+database = "orders"
+config_file = "pgbouncer.ini"
+"#;
+
+fn environment(name: &str) -> Option<String> {
+    (name == "PASSWORD").then(|| "p#w d".to_owned())
+}
+
+fn parse(text: &str) -> Result<Plan, PlanError> {
+    Plan::parse(text, &environment)
+}
+
+#[test]
+fn the_documented_plan_works_as_it_stands() {
+    let plan = parse(SMALLEST).unwrap();
+    assert_eq!(plan.name, "orders");
+    assert_eq!(plan.pause, Pause { budget: Duration::from_secs(3), attempts: 3, lag_bytes: 1 << 20 });
+    assert!(plan.switch.reverse);
+    assert!(matches!(&plan.traffic[..], [Traffic::PgBouncer { database, .. }] if database == "orders"));
+}
+
+#[test]
+fn any_string_may_hold_a_variable() {
+    let text = SMALLEST.replace("app_owner@127.0.0.1:5434", "app_owner:${PASSWORD}@127.0.0.1:5434");
+    let error = parse(&text).unwrap_err();
+    assert!(error.message.contains("bad URL"), "a `#` in a password must be percent-encoded: {error}");
+    let text = format!("{SMALLEST}\n[hooks]\nmigrate = \"make db-migrate P=${{PASSWORD}} $${{HOME}}\"");
+    assert_eq!(parse(&text).unwrap().hooks.migrate.unwrap(), "make db-migrate P=p#w d ${HOME}");
+}
+
+/// A fault, its line, its column, and words of its message and hint.
+#[test]
+fn faults_have_a_place_and_a_hint() {
+    let cases = [
+        (SMALLEST.replace("kind = \"switch\"", "kind = \"swich\""), (3, 8), "unknown kind", "switch"),
+        (SMALLEST.replace("[target]", "[taget]"), (8, 2), "unknown field `taget`", "did you mean `target`"),
+        (SMALLEST.replace("postgres://app_owner@127.0.0.1:5434/", "postgres://app_owner@127.0.0.1:5434"), (9, 7), "bad URL", "looks like"),
+        (SMALLEST.replace(":5434", ":5433"), (9, 7), "same database", "two servers"),
+        (SMALLEST.replace("config_file", "path"), (15, 8), "does not belong", "config_file"),
+        (SMALLEST.replace("\"pgbouncer\"", "\"pgbounce\""), (12, 8), "unknown kind of traffic", "`pgbouncer`"),
+        (SMALLEST.replace("orders:", "").replace("name = \"orders\"", "name = \"a/b\""), (2, 8), "can't name a plan", "letters"),
+        (format!("{SMALLEST}\n[pause]\nbudget = \"soon\""), (18, 10), "not a duration", "150ms"),
+        (format!("{SMALLEST}\n[pause]\nbudget = \"1h\""), (18, 10), "out of range", "time-outs"),
+        (format!("{SMALLEST}\n[copy]\njobs = 0"), (18, 8), "0 is out of range", "from 1"),
+        (format!("{SMALLEST}\n[journal]\nurl = \"postgres://u:${{NOPE}}@h/d\""), (18, 7), "no variable `NOPE`", "export NOPE"),
+    ];
+    for (text, place, message, hint) in cases {
+        let error = parse(&text).unwrap_err();
+        assert!(error.message.contains(message), "{error}");
+        assert_eq!((error.line, error.column), place, "{error}");
+        assert!(error.hint.as_deref().unwrap_or_default().contains(hint), "{error:?}");
+    }
+}
+
+#[test]
+fn a_missing_key_is_named() {
+    let error = parse(&SMALLEST.replace("config_file = \"pgbouncer.ini\"", "")).unwrap_err();
+    assert_eq!(error.message, "traffic of kind `pgbouncer` needs `config_file`");
+    let error = parse(&SMALLEST.replace("admin_url = \"postgres://admin@127.0.0.1:6432/pgbouncer\"", "")).unwrap_err();
+    assert_eq!(error.message, "traffic of kind `pgbouncer` needs `admin_url`");
+}
+
+#[test]
+fn a_files_format_is_told_from_its_name() {
+    let file = |path: &str, rest: &str| {
+        let head = SMALLEST.split("[[traffic]]").next().unwrap();
+        parse(&format!("{head}[[traffic]]\nkind = \"file\"\npath = \"{path}\"\nvariable = \"DB\"\nvalue = \"{{host}}\"\n{rest}"))
+    };
+    let format = |plan: Plan| match &plan.traffic[0] {
+        Traffic::File { format, .. } => *format,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(format(file("app/.env", "").unwrap()), Format::Env);
+    assert_eq!(format(file("values.yml", "").unwrap()), Format::Yaml);
+    assert_eq!(format(file("settings", "format = \"toml\"").unwrap()), Format::Toml);
+    assert!(file("settings", "").is_err());
+}

@@ -1,0 +1,400 @@
+//! The one transition function: what may be decided, what each entry makes of the state, and what is next.
+
+use std::collections::BTreeMap;
+
+use crate::{Event, Fence, Identity, Pause, Phase, PlanRef, Preparation, Shape, Side, Snapshot, State, Step, Switch};
+
+/// What somebody asks for, or what a step was observed to have done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Begin a cutover.
+    Create {
+        /// The plan.
+        plan: PlanRef,
+        /// What decides its steps.
+        shape: Shape,
+        /// The source.
+        source: Identity,
+        /// The target.
+        target: Identity,
+    },
+    /// Follow a changed plan.
+    RevisePlan {
+        /// SHA-256 of the new file.
+        digest: String,
+        /// What decides its steps.
+        shape: Shape,
+    },
+    /// Drive the cutover from now on.
+    TakeOver {
+        /// Who.
+        driver: String,
+    },
+    /// The copy's snapshot exists.
+    SnapshotTaken(Snapshot),
+    /// The preparation that was next is done.
+    Prepared {
+        /// What was measured.
+        facts: BTreeMap<String, serde_json::Value>,
+    },
+    /// Let the database change hands.
+    Switch {
+        /// The side that is to be in charge.
+        to: Side,
+    },
+    /// The way back is made, the gates are armed.
+    Armed {
+        /// Tables with a gate.
+        tables: u32,
+    },
+    /// Begin the pause.
+    BeginPause,
+    /// The old side is fenced.
+    Fenced {
+        /// The fence.
+        fence: Fence,
+        /// Milliseconds after the pause began.
+        closed_after_ms: u64,
+    },
+    /// The new side holds everything.
+    Drained {
+        /// Sequences set.
+        sequences: u32,
+        /// Milliseconds after the pause began.
+        after_ms: u64,
+    },
+    /// The fence was seen to hold: commit.
+    Commit,
+    /// The new side takes writes.
+    Opened {
+        /// Length of the pause in milliseconds.
+        pause_ms: u64,
+    },
+    /// The smoke test passed.
+    Smoked,
+    /// Give the switch up.
+    Abandon {
+        /// Why.
+        why: String,
+    },
+    /// The abandoned switch is undone.
+    Undone {
+        /// How long writes were held, in milliseconds.
+        pause_ms: u64,
+    },
+    /// Swap the roles for good.
+    Complete,
+    /// The archive was written and read back.
+    Archived {
+        /// The file.
+        file: String,
+        /// SHA-256 in hexadecimal.
+        sha256: String,
+        /// Size in bytes.
+        bytes: u64,
+    },
+    /// The reverse stream is gone.
+    Retired,
+    /// Give the cutover up before any switch.
+    GiveUp,
+    /// What it had made is removed.
+    TornDown,
+}
+
+/// Why a command can't be obeyed now. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The cutover exists already.
+    #[error("this cutover has begun already")]
+    Begun,
+    /// There is no cutover yet.
+    #[error("this cutover has not begun")]
+    NotBegun,
+    /// The databases are not those of the journal.
+    #[error("{what}")]
+    WrongDatabase {
+        /// Which, and how they differ.
+        what: String,
+    },
+    /// It is over.
+    #[error("this cutover is over: it was {how}")]
+    Over {
+        /// How it ended.
+        how: &'static str,
+    },
+    /// Not from where it stands.
+    #[error("{what} is not possible while the cutover is {phase}")]
+    NotNow {
+        /// What was asked.
+        what: &'static str,
+        /// Where it stands.
+        phase: String,
+    },
+    /// The side is in charge already.
+    #[error("the {side} is in charge already")]
+    InCharge {
+        /// The side.
+        side: Side,
+    },
+    /// After the commit point there is only forward.
+    #[error("the switch has passed its commit point and can only go forward")]
+    PastCommitPoint,
+    /// The plan said so.
+    #[error("the plan keeps no way back (`reverse = false`): the switch was the point of no return")]
+    NoWayBack,
+}
+
+/// An entry that can't follow the ones before it: the journal was not written by this protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a journal entry `{event}` can't follow the state `{phase}`")]
+pub struct Illegal {
+    /// The entry's kind.
+    pub event: &'static str,
+    /// Where the cutover stood.
+    pub phase: String,
+}
+
+/// Decides whether a command may be obeyed, and if so which entries say it.
+///
+/// # Errors
+/// A [`Refusal`]; then nothing may be done.
+pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Refusal> {
+    let Some(state) = state else {
+        return match command {
+            Command::Create { plan, shape, source, target } => create(plan, shape, source, target),
+            _ => Err(Refusal::NotBegun),
+        };
+    };
+    match &state.phase {
+        Phase::Retired => return Err(Refusal::Over { how: "retired" }),
+        Phase::TornDown => return Err(Refusal::Over { how: "torn down" }),
+        _ => {}
+    }
+    let not_now = |what| Err(Refusal::NotNow { what, phase: state.phase.describe() });
+    match (command, &state.phase) {
+        (Command::Create { .. }, _) => Err(Refusal::Begun),
+        (Command::TakeOver { driver }, _) => Ok(take_over(state, driver)),
+        (Command::RevisePlan { digest, shape }, Phase::Preparing { .. } | Phase::Following | Phase::Completed) => {
+            let plan = PlanRef { digest, revision: state.plan.revision + 1, ..state.plan.clone() };
+            Ok(vec![Event::PlanRevised { plan, shape }])
+        }
+        (Command::RevisePlan { .. }, _) => not_now("changing the plan"),
+        (Command::SnapshotTaken(snapshot), Phase::Preparing { step: Preparation::CopyRows }) => Ok(vec![Event::SnapshotTaken(snapshot)]),
+        (Command::Prepared { facts }, Phase::Preparing { step }) => Ok(vec![Event::Prepared { step: *step, facts }]),
+        (Command::Switch { to }, _) => start_switch(state, to),
+        (Command::Armed { tables }, Phase::Arming(_)) => Ok(vec![Event::Armed { tables }]),
+        (Command::BeginPause, Phase::Armed(_)) => Ok(vec![Event::FencingStarted]),
+        (Command::Fenced { fence, closed_after_ms }, Phase::Fencing(_)) => Ok(vec![Event::Fenced { fence, closed_after_ms }]),
+        (Command::Drained { sequences, after_ms }, Phase::Fenced(..)) => Ok(vec![Event::Drained { sequences, after_ms }]),
+        (Command::Commit, Phase::Drained(..)) => Ok(vec![Event::Committed]),
+        (Command::Opened { pause_ms }, Phase::Opening(_)) => Ok(vec![Event::Opened { pause_ms }]),
+        (Command::Smoked, Phase::Smoking(_)) => Ok(vec![Event::Smoked]),
+        (Command::Abandon { why }, _) => abandon(state, why),
+        (Command::Undone { pause_ms }, Phase::Undoing(_)) => Ok(vec![Event::Undone { pause_ms }]),
+        (Command::Complete, Phase::Following) if state.authority == Side::Target => Ok(vec![Event::Completed]),
+        (Command::Complete, _) => not_now("completing"),
+        (Command::Archived { file, sha256, bytes }, Phase::Completed) => Ok(vec![Event::Archived { file, sha256, bytes }]),
+        (Command::Archived { .. }, _) => not_now("retiring"),
+        (Command::Retired, Phase::Archived) => Ok(vec![Event::Retired]),
+        (Command::GiveUp, Phase::Preparing { .. } | Phase::Following | Phase::TearingDown) if state.authority == Side::Source => {
+            Ok(if matches!(state.phase, Phase::TearingDown) { vec![] } else { vec![Event::GivenUp] })
+        }
+        (Command::GiveUp, _) => not_now("giving up"),
+        (Command::TornDown, Phase::TearingDown) => Ok(vec![Event::TornDown]),
+        (
+            Command::SnapshotTaken(_)
+            | Command::Prepared { .. }
+            | Command::Armed { .. }
+            | Command::BeginPause
+            | Command::Fenced { .. }
+            | Command::Drained { .. }
+            | Command::Commit
+            | Command::Opened { .. }
+            | Command::Smoked
+            | Command::Undone { .. }
+            | Command::Retired
+            | Command::TornDown,
+            _,
+        ) => not_now("this report"),
+    }
+}
+
+fn create(plan: PlanRef, shape: Shape, source: Identity, target: Identity) -> Result<Vec<Event>, Refusal> {
+    if source.system_identifier == target.system_identifier {
+        let what = format!(
+            "source ({}) and target ({}) are the same server: system identifier {}",
+            source.address, target.address, source.system_identifier
+        );
+        return Err(Refusal::WrongDatabase { what });
+    }
+    Ok(vec![Event::Created { plan, shape, source, target }])
+}
+
+/// A new driver undoes a pause that it finds before its commit point: the budget is gone with the old driver.
+fn take_over(state: &State, driver: String) -> Vec<Event> {
+    let mut events = vec![Event::DriverTookOver { driver }];
+    if state.in_pause() {
+        events.push(Event::Abandoned { why: "the driver that had begun the pause is gone".to_owned() });
+    }
+    events
+}
+
+fn start_switch(state: &State, to: Side) -> Result<Vec<Event>, Refusal> {
+    let attempt = match (&state.phase, state.pauses.last()) {
+        (Phase::Following | Phase::Completed, Some(pause)) if pause.undone => {
+            1 + state.pauses.iter().rev().take_while(|pause| pause.undone).count()
+        }
+        _ => 1,
+    };
+    match &state.phase {
+        Phase::Following | Phase::Smoking(_) | Phase::Completed if state.authority == to => Err(Refusal::InCharge { side: to }),
+        Phase::Following | Phase::Smoking(_) | Phase::Completed if !state.shape.reverse && state.switches(Side::Target) > 0 => {
+            Err(Refusal::NoWayBack)
+        }
+        Phase::Following | Phase::Smoking(_) | Phase::Completed => {
+            Ok(vec![Event::SwitchStarted { to, attempt: u32::try_from(attempt).unwrap_or(u32::MAX) }])
+        }
+        Phase::Archived => Err(Refusal::NotNow { what: "a switch", phase: state.phase.describe() }),
+        phase => Err(Refusal::NotNow { what: "a switch", phase: phase.describe() }),
+    }
+}
+
+fn abandon(state: &State, why: String) -> Result<Vec<Event>, Refusal> {
+    match &state.phase {
+        Phase::Arming(_) | Phase::Armed(_) | Phase::Fencing(_) | Phase::Fenced(..) | Phase::Drained(..) => {
+            Ok(vec![Event::Abandoned { why }])
+        }
+        Phase::Undoing(_) => Ok(vec![]),
+        Phase::Opening(_) | Phase::Smoking(_) => Err(Refusal::PastCommitPoint),
+        phase => Err(Refusal::NotNow { what: "abandoning a switch", phase: phase.describe() }),
+    }
+}
+
+/// What an entry makes of the state. The same in the live run and in recovery.
+///
+/// # Errors
+/// [`Illegal`] if the entry can't follow: the journal was damaged, or written by something else.
+pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
+    let Some(state) = state else {
+        return match event {
+            Event::Created { plan, shape, source, target } => Ok(State {
+                plan: plan.clone(),
+                shape: *shape,
+                source: source.clone(),
+                target: target.clone(),
+                epoch: 1,
+                authority: Side::Source,
+                phase: Phase::Preparing { step: Preparation::Install },
+                snapshot: None,
+                pauses: Vec::new(),
+            }),
+            other => Err(Illegal { event: other.kind(), phase: "nothing".to_owned() }),
+        };
+    };
+    let mut state = state;
+    let illegal = Illegal { event: event.kind(), phase: state.phase.describe() };
+    if event.raises_epoch() {
+        state.epoch += 1;
+    }
+    state.phase = match (event, state.phase) {
+        (Event::DriverTookOver { .. }, phase) => phase,
+        (Event::PlanRevised { plan, shape }, phase) => {
+            state.plan = plan.clone();
+            state.shape = *shape;
+            phase
+        }
+        (Event::SnapshotTaken(snapshot), Phase::Preparing { step: Preparation::CopyRows }) => {
+            state.snapshot = Some(snapshot.clone());
+            Phase::Preparing { step: Preparation::CopyRows }
+        }
+        (Event::Prepared { step: done, .. }, Phase::Preparing { step }) if *done == step => {
+            step.following(state.shape.migrate).map_or(Phase::Following, |step| Phase::Preparing { step })
+        }
+        (Event::SwitchStarted { to, attempt }, Phase::Following | Phase::Smoking(_) | Phase::Completed) if *to != state.authority => {
+            Phase::Arming(Switch { to: *to, attempt: *attempt })
+        }
+        (Event::Armed { .. }, Phase::Arming(switch)) => Phase::Armed(switch),
+        (Event::FencingStarted, Phase::Armed(switch)) => Phase::Fencing(switch),
+        (Event::Fenced { fence, .. }, Phase::Fencing(switch)) => Phase::Fenced(switch, fence.clone()),
+        (Event::Drained { .. }, Phase::Fenced(switch, fence)) => Phase::Drained(switch, fence),
+        (Event::Committed, Phase::Drained(switch, _)) => {
+            state.authority = switch.to;
+            Phase::Opening(switch)
+        }
+        (Event::Opened { pause_ms }, Phase::Opening(switch)) => {
+            state.pauses.push(Pause { opened: switch.to, pause_ms: *pause_ms, undone: false });
+            if state.shape.smoke { Phase::Smoking(switch) } else { Phase::Following }
+        }
+        (Event::Smoked, Phase::Smoking(_)) => Phase::Following,
+        (
+            Event::Abandoned { .. },
+            Phase::Arming(switch) | Phase::Armed(switch) | Phase::Fencing(switch) | Phase::Fenced(switch, _) | Phase::Drained(switch, _),
+        ) => Phase::Undoing(switch),
+        (Event::Undone { pause_ms }, Phase::Undoing(switch)) => {
+            state.pauses.push(Pause { opened: switch.from(), pause_ms: *pause_ms, undone: true });
+            Phase::Following
+        }
+        (Event::Completed, Phase::Following) if state.authority == Side::Target => Phase::Completed,
+        (Event::Archived { .. }, Phase::Completed) => Phase::Archived,
+        (Event::Retired, Phase::Archived) => Phase::Retired,
+        (Event::GivenUp, Phase::Preparing { .. } | Phase::Following) if state.authority == Side::Source => Phase::TearingDown,
+        (Event::TornDown, Phase::TearingDown) => Phase::TornDown,
+        _ => return Err(illegal),
+    };
+    Ok(state)
+}
+
+/// Folds a whole journal.
+///
+/// # Errors
+/// [`Illegal`] at the first entry that can't follow.
+pub fn replay<'a>(events: impl IntoIterator<Item = &'a Event>) -> Result<Option<State>, Illegal> {
+    events.into_iter().try_fold(None, |state, event| apply(state, event).map(Some))
+}
+
+/// The step that is to be done from here, or none where the cutover waits for a decision.
+#[must_use]
+pub fn next(state: &State) -> Option<Step> {
+    match &state.phase {
+        Phase::Preparing { step } => Some(Step::Prepare(*step)),
+        Phase::Arming(switch) => Some(Step::Arm(*switch)),
+        Phase::Armed(switch) => Some(Step::BeginPause(*switch)),
+        Phase::Fencing(switch) => Some(Step::Fence(*switch)),
+        Phase::Fenced(switch, _) => Some(Step::Drain(*switch)),
+        Phase::Drained(switch, _) => Some(Step::Commit(*switch)),
+        Phase::Opening(switch) => Some(Step::Open(*switch)),
+        Phase::Smoking(switch) => Some(Step::Smoke(*switch)),
+        Phase::Undoing(switch) => Some(Step::Undo(*switch)),
+        Phase::Archived => Some(Step::Retire),
+        Phase::TearingDown => Some(Step::TearDown),
+        Phase::Following | Phase::Completed | Phase::Retired | Phase::TornDown => None,
+    }
+}
+
+impl Phase {
+    /// A few words for a person.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Preparing { step } => format!("preparing ({})", step.name()),
+            Self::Following => "following".to_owned(),
+            Self::Arming(switch) => format!("arming for the switch to the {}", switch.to),
+            Self::Armed(switch) => format!("armed for the switch to the {}", switch.to),
+            Self::Fencing(switch) => format!("fencing the {}", switch.from()),
+            Self::Fenced(switch, _) => format!("draining the {}", switch.from()),
+            Self::Drained(switch, _) => format!("about to commit to the {}", switch.to),
+            Self::Opening(switch) => format!("opening the {}", switch.to),
+            Self::Smoking(switch) => format!("trying the {}", switch.to),
+            Self::Undoing(switch) => format!("undoing the switch to the {}", switch.to),
+            Self::Completed => "completed".to_owned(),
+            Self::Archived => "retiring".to_owned(),
+            Self::Retired => "retired".to_owned(),
+            Self::TearingDown => "being torn down".to_owned(),
+            Self::TornDown => "torn down".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;

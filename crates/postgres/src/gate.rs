@@ -1,0 +1,479 @@
+//! The armed gate: the refusal of writes by the database itself. Its design stands in `sql/gate.sql`.
+
+use std::time::Duration;
+
+use cutover_core::Side;
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::{Client, Transaction};
+
+use crate::{PgError, PgResult, names::literal};
+
+/// What is installed in a user's database.
+pub const GATE_SQL: &str = include_str!("sql/gate.sql");
+
+/// What is installed besides where event triggers may be made.
+pub const DDL_GATE_SQL: &str = include_str!("sql/ddl_gate.sql");
+
+/// How long closing waits for one of the gate's locks before it looks who holds it. Writers that come meanwhile queue
+/// behind it, so this bounds the stall of a failed attempt.
+const CLOSE_LOCK_TIMEOUT: Duration = Duration::from_millis(150);
+
+/// The advisory locks' class, as in `gate.sql`.
+const LOCK_CLASS: i32 = 1_129_665_584;
+
+/// What a gate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateState {
+    /// The newest epoch that this database has seen.
+    pub epoch: u64,
+    /// Whether clients may write.
+    pub open: bool,
+}
+
+/// Begins a transaction that a driver with an older epoch can't begin any more, and that is durable when it commits.
+///
+/// # Errors
+/// [`PgError::Superseded`] if a newer driver has touched this database.
+pub async fn guarded(client: &mut Client, epoch: u64) -> PgResult<Transaction<'_>> {
+    let begun = |error| PgError::sql("beginning a guarded transaction", error);
+    let transaction = client.transaction().await.map_err(begun)?;
+    transaction.batch_execute(&guard_sql(epoch)).await.map_err(begun)?;
+    Ok(transaction)
+}
+
+/// What every guarded transaction begins with.
+#[must_use]
+pub fn guard_sql(epoch: u64) -> String {
+    format!("SET LOCAL synchronous_commit = on; SELECT cutover.guard({epoch})")
+}
+
+/// Commits a guarded transaction.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn commit(transaction: Transaction<'_>, doing: &str) -> PgResult<()> {
+    transaction.commit().await.map_err(|error| PgError::sql(doing, error))
+}
+
+/// Installs the gate. A gate that exists keeps its state; a new one is open at the source, closed at the target.
+///
+/// # Errors
+/// [`PgError::Refused`] if another plan's gate is installed here.
+pub async fn install(client: &mut Client, plan: &str, side: Side, epoch: u64) -> PgResult<()> {
+    refuse_stranger(client, plan, side).await?;
+    let doing = "installing the gate";
+    let failed = |error| PgError::sql(doing, error);
+    let transaction = client.transaction().await.map_err(failed)?;
+    transaction.batch_execute("SET LOCAL synchronous_commit = on; SET LOCAL client_min_messages = warning").await.map_err(failed)?;
+    transaction.batch_execute(GATE_SQL).await.map_err(failed)?;
+    let own = format!(
+        "INSERT INTO cutover.owner (plan, side) VALUES ({}, {}) ON CONFLICT DO NOTHING; \
+         SELECT pg_catalog.setval('cutover.gate', {}) WHERE NOT (SELECT is_called FROM cutover.gate); SELECT cutover.guard({epoch})",
+        literal(plan),
+        literal(&side.to_string()),
+        epoch * 2 + u64::from(side == Side::Source)
+    );
+    transaction.batch_execute(&own).await.map_err(failed)?;
+    if may_create_event_triggers(&transaction).await? {
+        transaction.batch_execute("SELECT cutover.let_pass('install')").await.map_err(failed)?;
+        transaction.batch_execute(DDL_GATE_SQL).await.map_err(failed)?;
+    }
+    commit(transaction, doing).await
+}
+
+async fn may_create_event_triggers(transaction: &Transaction<'_>) -> PgResult<bool> {
+    let sql = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    let row = transaction.query_one(sql, &[]).await.map_err(|error| PgError::sql("reading our own role", error))?;
+    Ok(row.get(0))
+}
+
+async fn refuse_stranger(client: &Client, plan: &str, side: Side) -> PgResult<()> {
+    let Some((found_plan, found_side)) = owner(client).await? else { return Ok(()) };
+    if found_plan == plan && found_side == side.to_string() {
+        return Ok(());
+    }
+    Err(PgError::Refused {
+        what: format!("the {side} belongs to the cutover `{found_plan}` already (as its {found_side})"),
+        hint: Some(format!("finish it first: cutover --plan {found_plan}.toml retire, or rollback before any switch")),
+    })
+}
+
+/// The plan and side that a database's control schema belongs to, if there is one.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn owner(client: &Client) -> PgResult<Option<(String, String)>> {
+    let doing = |error| PgError::sql("looking for an installed gate", error);
+    let row = client.query_one("SELECT pg_catalog.to_regclass('cutover.owner') IS NOT NULL", &[]).await.map_err(doing)?;
+    if !row.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client.query_opt("SELECT plan, side FROM cutover.owner", &[]).await.map_err(doing)?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// Reads the gate.
+///
+/// # Errors
+/// [`PgError::Mismatch`] if there is none.
+pub async fn state(client: &Client) -> PgResult<GateState> {
+    let sql = "SELECT pg_catalog.pg_sequence_last_value(pg_catalog.to_regclass('cutover.gate'))";
+    let row = client.query_one(sql, &[]).await.map_err(|error| PgError::sql("reading the gate", error))?;
+    let value: Option<i64> = row.get(0);
+    let value = value.and_then(|value| u64::try_from(value).ok()).ok_or_else(|| PgError::Mismatch("there is no gate here".to_owned()))?;
+    Ok(GateState { epoch: value >> 1, open: value & 1 == 1 })
+}
+
+/// The statement that moves the gate.
+#[must_use]
+pub fn move_sql(epoch: u64, open: bool) -> String {
+    format!("SELECT cutover.move_gate({epoch}, {open})")
+}
+
+/// Opens the gate.
+///
+/// # Errors
+/// [`PgError::Superseded`], or the server's answer.
+pub async fn open(client: &mut Client, epoch: u64) -> PgResult<()> {
+    move_gate(client, epoch, true).await
+}
+
+async fn move_gate(client: &mut Client, epoch: u64, open: bool) -> PgResult<()> {
+    let doing = if open { "opening the gate" } else { "closing the gate" };
+    let failed = |error| PgError::sql(doing, error);
+    let transaction = client.transaction().await.map_err(failed)?;
+    let sql = format!(
+        "SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = {}; {}",
+        CLOSE_LOCK_TIMEOUT.as_millis(),
+        move_sql(epoch, open)
+    );
+    transaction.batch_execute(&sql).await.map_err(failed)?;
+    commit(transaction, doing).await
+}
+
+/// Closes the gate: waits for every transaction that wrote, then refuses all others. On a time-out, sessions that hold
+/// a lock and do nothing are ended, and it is tried again until the deadline.
+///
+/// # Errors
+/// [`PgError::TimedOut`] naming who is in the way; [`PgError::Refused`] if a prepared transaction exists.
+pub async fn close(client: &mut Client, epoch: u64, deadline: Instant) -> PgResult<()> {
+    let begun = Instant::now();
+    loop {
+        match timeout_at(deadline, move_gate(client, epoch, false)).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.is_lock_timeout() => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => break,
+        }
+        end_idle_writers(client).await?;
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    let writers = writers(client).await.unwrap_or_default();
+    let doing = if writers.is_empty() { "closing the gate".to_owned() } else { format!("closing the gate behind {}", writers.join(", ")) };
+    Err(PgError::TimedOut { doing, limit: deadline.saturating_duration_since(begun) })
+}
+
+/// A writer that is idle inside its transaction holds everyone up and has nothing acknowledged to lose.
+async fn end_idle_writers(client: &Client) -> PgResult<()> {
+    let sql = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+         WHERE a.state IN ('idle in transaction', 'idle in transaction (aborted)') AND a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l \
+             WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid::bigint < 16 AND l.objsubid = 2 AND l.granted)";
+    match client.execute(sql, &[&i64::from(LOCK_CLASS)]).await {
+        Ok(ended) => {
+            if ended > 0 {
+                tracing::warn!(ended, "ended sessions that were idle inside a writing transaction");
+            }
+            Ok(())
+        }
+        // Not our role's sessions, and we may not signal others: then they are waited for like any writer.
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) => Ok(()),
+        Err(error) => Err(PgError::sql("ending idle writers", error)),
+    }
+}
+
+/// Who holds the gate: at most five, with what they do.
+async fn writers(client: &Client) -> PgResult<Vec<String>> {
+    let sql = "SELECT pg_catalog.format('pid %s (%s, %s, writing for %s s)', a.pid, a.usename, COALESCE(NULLIF(a.application_name, ''), '?'), \
+             EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::integer) \
+         FROM pg_catalog.pg_stat_activity a WHERE a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l \
+             WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid::bigint < 16 AND l.objsubid = 2 AND l.granted) \
+         AND a.pid <> pg_catalog.pg_backend_pid() ORDER BY a.xact_start LIMIT 5";
+    let rows = client.query(sql, &[&i64::from(LOCK_CLASS)]).await.map_err(|error| PgError::sql("asking who writes", error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The statement that puts the gate before a table.
+#[must_use]
+pub fn arm_sql(table: &str) -> String {
+    format!(
+        "DROP TRIGGER IF EXISTS cutover_gate ON {table}; CREATE TRIGGER cutover_gate BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE \
+         ON {table} FOR EACH STATEMENT EXECUTE FUNCTION cutover.pass_gate()"
+    )
+}
+
+/// Puts the gate before every table and partition that has none. Returns how many tables have one now.
+///
+/// Each table is a transaction of its own with a short wait for its lock, so that a long writer delays one table and
+/// nobody queues behind us for long. A table's lock is granted when its writers from before the gate are gone, which
+/// is what makes the gate complete.
+///
+/// # Errors
+/// [`PgError::TimedOut`] naming the tables that could not be armed.
+pub async fn arm(client: &mut Client, epoch: u64, deadline: Instant) -> PgResult<u32> {
+    let begun = Instant::now();
+    loop {
+        let unarmed = unarmed(client).await?;
+        if unarmed.is_empty() {
+            return armed_count(client).await;
+        }
+        if Instant::now() >= deadline {
+            let limit = deadline.saturating_duration_since(begun);
+            return Err(PgError::TimedOut { doing: format!("putting the gate before {}", unarmed.join(", ")), limit });
+        }
+        for table in unarmed {
+            match arm_table(client, epoch, &table).await {
+                Err(error) if error.is_lock_timeout() => tracing::info!(table, "in use; its gate comes later"),
+                other => other?,
+            }
+        }
+    }
+}
+
+async fn arm_table(client: &mut Client, epoch: u64, table: &str) -> PgResult<()> {
+    let doing = format!("putting the gate before {table}");
+    let transaction = guarded(client, epoch).await?;
+    let sql = format!("SET LOCAL lock_timeout = 500; SET LOCAL client_min_messages = warning; {}", arm_sql(table));
+    transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(&doing, error))?;
+    commit(transaction, &doing).await
+}
+
+/// The user's tables without a gate, quoted.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn unarmed(client: &Client) -> PgResult<Vec<String>> {
+    let sql = "SELECT table_name FROM cutover.unarmed_tables()";
+    let rows = client.query(sql, &[]).await.map_err(|error| PgError::sql("looking for tables without a gate", error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn armed(client: &Client) -> PgResult<Vec<String>> {
+    let sql = "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_trigger t \
+         JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE t.tgname = 'cutover_gate' ORDER BY 1";
+    let rows = client.query(sql, &[]).await.map_err(|error| PgError::sql("looking for gates", error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn armed_count(client: &Client) -> PgResult<u32> {
+    Ok(u32::try_from(armed(client).await?.len()).unwrap_or(u32::MAX))
+}
+
+/// Takes the gate from every table again.
+///
+/// # Errors
+/// [`PgError::TimedOut`] naming the tables that are in use all the time.
+pub async fn disarm(client: &mut Client, epoch: u64, deadline: Instant) -> PgResult<()> {
+    let begun = Instant::now();
+    loop {
+        let armed = armed(client).await?;
+        if armed.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let limit = deadline.saturating_duration_since(begun);
+            return Err(PgError::TimedOut { doing: format!("taking the gate from {}", armed.join(", ")), limit });
+        }
+        for table in armed {
+            let doing = format!("taking the gate from {table}");
+            let transaction = guarded(client, epoch).await?;
+            let sql = format!("SET LOCAL lock_timeout = 500; DROP TRIGGER cutover_gate ON {table}");
+            match transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(&doing, error)) {
+                Err(error) if error.is_lock_timeout() => tracing::info!(table, "in use; its gate goes later"),
+                Err(error) => return Err(error),
+                Ok(()) => commit(transaction, &doing).await?,
+            }
+        }
+    }
+}
+
+/// Removes the control schema, with everything in it. Does nothing where there is none of this plan's.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn remove(client: &mut Client, plan: &str, epoch: u64) -> PgResult<()> {
+    if owner(client).await?.is_none_or(|(found, _)| found != plan) {
+        return Ok(());
+    }
+    let doing = "removing the gate";
+    let transaction = guarded(client, epoch).await?;
+    let sql = "SELECT cutover.let_pass('removing'); SET LOCAL client_min_messages = warning; \
+         DO $$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtname IN ('cutover_ddl_gate', 'cutover_arm_new_table')) THEN \
+             DROP EVENT TRIGGER IF EXISTS cutover_ddl_gate; DROP EVENT TRIGGER IF EXISTS cutover_arm_new_table; END IF; END $$; \
+         DROP SCHEMA cutover CASCADE";
+    transaction.batch_execute(sql).await.map_err(|error| PgError::sql(doing, error))?;
+    commit(transaction, doing).await
+}
+
+/// Takes the right to connect from everyone but `keep`, superusers excepted, and remembers it in the database itself.
+/// Returns false where we may not, because the database is somebody else's.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn isolate(client: &mut Client, epoch: u64, keep: &[&str]) -> PgResult<bool> {
+    let doing = "isolating the database";
+    let transaction = guarded(client, epoch).await?;
+    if !owns_database(&transaction).await? {
+        return Ok(false);
+    }
+    let sql = "SELECT CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE r.rolname::text END \
+         FROM pg_catalog.pg_database d \
+         CROSS JOIN LATERAL pg_catalog.aclexplode(COALESCE(d.datacl, pg_catalog.acldefault('d', d.datdba))) x \
+         LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee \
+         WHERE d.datname = pg_catalog.current_database() AND x.privilege_type = 'CONNECT' AND (x.grantee = 0 OR r.rolname <> ALL ($1::text[]))";
+    let keep: Vec<&str> = keep.to_vec();
+    let rows = transaction.query(sql, &[&keep]).await.map_err(|error| PgError::sql(doing, error))?;
+    for grantee in rows.iter().map(|row| row.get::<_, String>(0)) {
+        let sql = format!(
+            "INSERT INTO cutover.admission VALUES ({}) ON CONFLICT DO NOTHING; {}",
+            literal(&grantee),
+            connect_sql("REVOKE", "FROM", &grantee)
+        );
+        transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
+    }
+    commit(transaction, doing).await?;
+    Ok(true)
+}
+
+async fn owns_database(transaction: &Transaction<'_>) -> PgResult<bool> {
+    let sql = "SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+    let row = transaction.query_one(sql, &[]).await.map_err(|error| PgError::sql("asking who owns the database", error))?;
+    Ok(row.get(0))
+}
+
+/// Gives back the right to connect as it was before [`isolate`].
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn admit(client: &mut Client, epoch: u64) -> PgResult<()> {
+    let doing = "letting clients connect again";
+    let transaction = guarded(client, epoch).await?;
+    let rows =
+        transaction.query("DELETE FROM cutover.admission RETURNING grantee", &[]).await.map_err(|error| PgError::sql(doing, error))?;
+    for grantee in rows.iter().map(|row| row.get::<_, String>(0)) {
+        transaction.batch_execute(&connect_sql("GRANT", "TO", &grantee)).await.map_err(|error| PgError::sql(doing, error))?;
+    }
+    commit(transaction, doing).await
+}
+
+/// `GRANT` or `REVOKE CONNECT`, with the database's name filled in by the server.
+fn connect_sql(verb: &str, preposition: &str, grantee: &str) -> String {
+    let grantee = if grantee == "PUBLIC" { grantee.to_owned() } else { crate::names::ident(grantee) };
+    let statement = format!("{verb} CONNECT ON DATABASE %I {preposition} {grantee}");
+    format!("DO $do$ BEGIN EXECUTE pg_catalog.format({}, pg_catalog.current_database()); END $do$", literal(&statement))
+}
+
+/// Writes a marker behind everything that was committed, synchronously.
+///
+/// # Errors
+/// [`PgError::Superseded`], or the server's answer.
+pub async fn write_marker(client: &mut Client, epoch: u64, id: &str) -> PgResult<()> {
+    let doing = "writing the marker";
+    let transaction = guarded(client, epoch).await?;
+    let sql = marker_sql(id);
+    transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
+    commit(transaction, doing).await
+}
+
+/// The statement that writes a marker; older ones are swept out an hour later.
+#[must_use]
+pub fn marker_sql(id: &str) -> String {
+    format!(
+        "DELETE FROM cutover.marker WHERE written_at < pg_catalog.clock_timestamp() - interval '1 hour'; \
+         INSERT INTO cutover.marker (id) VALUES ({}) ON CONFLICT (id) DO UPDATE SET written_at = EXCLUDED.written_at",
+        literal(id)
+    )
+}
+
+/// Whether a marker has arrived.
+pub(crate) const MARKER_ARRIVED_SQL: &str = "SELECT EXISTS (SELECT FROM cutover.marker WHERE id = $1)";
+
+/// Waits until a marker is applied here. The stream applies in the order of commits, so everything before it is too.
+///
+/// # Errors
+/// [`PgError::TimedOut`].
+pub async fn await_marker(client: &Client, id: &str, deadline: Instant) -> PgResult<()> {
+    let begun = Instant::now();
+    let arrived = client.prepare(MARKER_ARRIVED_SQL).await.map_err(|error| PgError::sql("looking for the marker", error))?;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let row = client.query_one(&arrived, &[&id]).await.map_err(|error| PgError::sql("looking for the marker", error))?;
+        if row.get(0) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let limit = deadline.saturating_duration_since(begun);
+            return Err(PgError::TimedOut { doing: format!("waiting for the marker {id} to be applied"), limit });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(8));
+    }
+}
+
+/// What makes everything applied so far durable: a commit that waits for the log to be on disk.
+pub const FLUSH_SQL: &str = "UPDATE cutover.flush SET times = times + 1";
+
+/// Commits once, synchronously. What the apply worker committed before, asynchronously, is on disk afterwards too.
+///
+/// # Errors
+/// [`PgError::Superseded`], or the server's answer.
+pub async fn flush(client: &mut Client, epoch: u64) -> PgResult<()> {
+    let doing = "making the applied changes durable";
+    let transaction = guarded(client, epoch).await?;
+    transaction.batch_execute(FLUSH_SQL).await.map_err(|error| PgError::sql(doing, error))?;
+    commit(transaction, doing).await
+}
+
+/// Lets this session write and define while the gate is closed.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn let_pass(client: &Client, purpose: &str) -> PgResult<()> {
+    let sql = format!("SELECT cutover.let_pass({})", literal(purpose));
+    client.batch_execute(&sql).await.map_err(|error| PgError::sql("getting leave to pass the gate", error))
+}
+
+/// Lets a role write and define while the gate is closed, for a while: what a migration hook needs. `None` takes it back.
+///
+/// # Errors
+/// [`PgError::Superseded`], or the server's answer.
+pub async fn let_role_pass(client: &mut Client, epoch: u64, role: &str, purpose: &str, limit: Option<Duration>) -> PgResult<()> {
+    let doing = "giving a role leave to pass the gate";
+    let transaction = guarded(client, epoch).await?;
+    let mut sql = format!("DELETE FROM cutover.pass_role WHERE role_name = {}", literal(role));
+    if let Some(limit) = limit {
+        sql += &format!(
+            "; INSERT INTO cutover.pass_role VALUES ({}, {}, pg_catalog.clock_timestamp() + interval '{} seconds')",
+            literal(role),
+            literal(purpose),
+            limit.as_secs() + 1
+        );
+    }
+    transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
+    commit(transaction, doing).await
+}
+
+/// Ends the sessions of drivers before us, which might still be copying. Theirs are all those with the plan's
+/// `application_name`s but the ones in `keep`.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn end_other_drivers(client: &Client, application_prefix: &str, keep: &[i32]) -> PgResult<u64> {
+    let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE pg_catalog.starts_with(application_name, $1) AND datname = pg_catalog.current_database() \
+           AND pid <> pg_catalog.pg_backend_pid() AND pid <> ALL ($2::int4[])";
+    let keep = keep.to_vec();
+    client.execute(sql, &[&application_prefix, &keep]).await.map_err(|error| PgError::sql("ending an earlier driver's sessions", error))
+}

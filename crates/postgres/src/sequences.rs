@@ -1,0 +1,83 @@
+//! Sequences are not replicated. In the pause every one of them, owned or not, is set at the side that opens.
+
+use tokio_postgres::Client;
+
+use crate::{
+    PgError, PgResult,
+    catalogue::{self, Sequence},
+    gate,
+    names::literal,
+};
+
+/// Where a sequence is set: the other side's value, moved on by `headroom` steps and kept inside its bounds.
+///
+/// The head-room covers values that were handed out but not seen: cached in a session, or taken by a transaction that
+/// rolled back. A sequence that was never used stays as it is.
+fn target_value(sequence: &Sequence, headroom: u32) -> (i64, bool) {
+    if !sequence.is_called && headroom == 0 {
+        return (sequence.last_value, false);
+    }
+    let ahead = sequence.increment.saturating_mul(i64::from(headroom));
+    let value = sequence.last_value.saturating_add(ahead).clamp(sequence.min, sequence.max);
+    (value, sequence.is_called || value != sequence.last_value)
+}
+
+/// The statement that sets `sequences`; none where there are none.
+#[must_use]
+pub fn set_sql(sequences: &[Sequence], headroom: u32) -> Option<String> {
+    let rows: Vec<String> = sequences
+        .iter()
+        .map(|sequence| {
+            let (value, is_called) = target_value(sequence, headroom);
+            format!("({}::pg_catalog.regclass, {value}::bigint, {is_called})", literal(&sequence.name.quoted()))
+        })
+        .collect();
+    let values = rows.join(", ");
+    (!rows.is_empty()).then(|| format!("SELECT pg_catalog.setval(s, value, called) FROM (VALUES {values}) v (s, value, called)"))
+}
+
+/// Sets every sequence at `to` as it is at `from`, with head-room. Returns how many.
+///
+/// # Errors
+/// [`PgError::Sql`], also where `to` lacks one.
+pub async fn carry_over(from: &Client, to: &mut Client, epoch: u64, headroom: u32) -> PgResult<u32> {
+    let doing = "setting the sequences";
+    let sequences = catalogue::sequences(from).await?;
+    if let Some(sql) = set_sql(&sequences, headroom) {
+        let transaction = gate::guarded(to, epoch).await?;
+        transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
+        gate::commit(transaction, doing).await?;
+    }
+    Ok(u32::try_from(sequences.len()).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::QualifiedName;
+
+    fn sequence(last_value: i64, is_called: bool, increment: i64, min: i64, max: i64) -> Sequence {
+        let name = QualifiedName { schema: "public".into(), name: "s".into() };
+        Sequence { name, last_value, is_called, increment, min, max, cycle: false, owned_by: None }
+    }
+
+    #[test]
+    fn a_sequence_moves_ahead_in_its_own_direction_and_stays_in_bounds() {
+        assert_eq!(target_value(&sequence(10, true, 1, 1, i64::MAX), 1000), (1010, true));
+        assert_eq!(target_value(&sequence(10, true, 5, 1, i64::MAX), 1000), (5010, true));
+        assert_eq!(target_value(&sequence(-10, true, -1, i64::MIN, -1), 1000), (-1010, true));
+        assert_eq!(target_value(&sequence(90, true, 1, 1, 100), 1000), (100, true));
+        assert_eq!(target_value(&sequence(i64::MAX - 1, true, 1, 1, i64::MAX), 1000), (i64::MAX, true));
+        assert_eq!(target_value(&sequence(1, false, 1, 1, 100), 0), (1, false));
+        assert_eq!(target_value(&sequence(1, false, 1, 1, 1), 5), (1, false));
+    }
+
+    #[test]
+    fn names_are_quoted_twice() {
+        let mut odd = sequence(1, true, 1, 1, 9);
+        odd.name.name = "it's \"odd\"".into();
+        let sql = set_sql(&[odd], 0).unwrap();
+        assert!(sql.contains(r#"'"public"."it''s ""odd"""'::pg_catalog.regclass"#), "{sql}");
+        assert_eq!(set_sql(&[], 0), None);
+    }
+}
