@@ -83,9 +83,9 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.pass_gate() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF CASE WHEN pg_catalog.pg_advisory_xact_lock_shared(1129665584, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.&) 15)::pg_catalog.text
-                 OPERATOR(pg_catalog.=) ''
-            THEN pg_catalog.pg_sequence_last_value('cutover.gate') OPERATOR(pg_catalog.&) 1 OPERATOR(pg_catalog.=) 1 END
+    IF (CASE WHEN pg_catalog.pg_advisory_xact_lock_shared(1129665584, pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.&) 15)::pg_catalog.text
+                  OPERATOR(pg_catalog.=) ''
+             THEN (pg_catalog.pg_sequence_last_value('cutover.gate') OPERATOR(pg_catalog.&) 1) OPERATOR(pg_catalog.=) 1 END)
     THEN
         RETURN NULL;
     END IF;
