@@ -1,2 +1,57 @@
-//! The `cutover` command.
-fn main() {}
+//! The `cutover` command: what was typed, what it means, and who does it.
+
+mod args;
+mod commands;
+mod listen;
+mod output;
+mod plan_file;
+mod stop;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{
+    args::{Cli, Verb},
+    output::Failure,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::log_to_stderr(cli.global.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&Failure::new(format!("no threads: {error}")), cli.global.output),
+    };
+    let output = cli.global.output;
+    let done = runtime.block_on(run(cli));
+    // A connection that hangs must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output::fail(&failure, output),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Init(args) => commands::init::run(global, &args),
+        Verb::Check => commands::check::run(global).await,
+        Verb::Plan => commands::plan::run(global).await,
+        Verb::Run(args) => commands::drive::run(global, &args).await,
+        Verb::Status(args) => commands::status::run(global, &args).await,
+        Verb::Verify(args) => commands::verify::run(global, &args).await,
+        Verb::Rollback(args) => commands::drive::rollback(global, &args).await,
+        Verb::Complete(args) => commands::drive::complete(global, &args).await,
+        Verb::Retire(args) => commands::drive::retire(global, &args).await,
+        Verb::Audit(args) => commands::audit::run(global, &args).await,
+        Verb::Report => commands::report::run(global).await,
+        Verb::Demo(args) => commands::demo::run(global, &args).await,
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "cutover", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Man => clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).map_err(|error| Failure::new(error.to_string())),
+    }
+}

@@ -1,1 +1,21 @@
 //! The only doer: observes, lets the core decide, journals, then acts.
+
+mod archive;
+mod cutover;
+mod describe;
+mod driver;
+mod error;
+mod failpoint;
+mod log;
+mod perform;
+mod report;
+mod sides;
+mod status;
+
+pub use cutover::{Cutover, Goal};
+pub use describe::{Call, StepPlan};
+pub use driver::Drive;
+pub use error::{EngineError, EngineResult};
+pub use failpoint::Failpoint;
+pub use report::{Notice, Progress, Report, Silent};
+pub use status::{SideStatus, Status, TrafficStatus};

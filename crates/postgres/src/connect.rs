@@ -3,10 +3,7 @@
 //! The socket and its encryption are made here, and the PostgreSQL protocol runs inside: that way an ordinary and a
 //! replication connection are made by the same code (see [`startup`](crate::startup)).
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use cutover_core::plan::{DatabaseUrl, SslMode};
 use rustls::{
@@ -44,7 +41,12 @@ impl<'a> Purpose<'a> {
     /// An ordinary connection: 30 s for a statement, 5 s for a lock.
     #[must_use]
     pub fn new(application_name: &'a str) -> Self {
-        Self { application_name, statement_timeout: Some(Duration::from_secs(30)), lock_timeout: Duration::from_secs(5), replication: false }
+        Self {
+            application_name,
+            statement_timeout: Some(Duration::from_secs(30)),
+            lock_timeout: Duration::from_secs(5),
+            replication: false,
+        }
     }
 
     /// One whose statements take as long as the data is large.
@@ -69,8 +71,7 @@ pub async fn connect(url: &DatabaseUrl, purpose: &Purpose<'_>) -> PgResult<Clien
 
 async fn connect_now(url: &DatabaseUrl, purpose: &Purpose<'_>) -> Result<Client, String> {
     let socket = open_socket(url).await?;
-    let socket: Box<dyn Socket> =
-        if purpose.replication { Box::new(ReplicationStartup::new(socket)) } else { socket };
+    let socket: Box<dyn Socket> = if purpose.replication { Box::new(ReplicationStartup::new(socket)) } else { socket };
     let (client, connection) = config(url, purpose).connect_raw(socket, NoTls).await.map_err(|error| explain(&error))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -142,9 +143,8 @@ async fn server_speaks_tls(socket: &mut TcpStream) -> Result<bool, String> {
 
 fn tls_config(url: &DatabaseUrl) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     let checked = matches!(url.ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull) || url.ssl_root_cert.is_some();
     if !checked {
         return Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth());
@@ -153,9 +153,8 @@ fn tls_config(url: &DatabaseUrl) -> Result<ClientConfig, String> {
     if url.ssl_mode == SslMode::VerifyFull {
         return Ok(builder.with_root_certificates(roots).with_no_client_auth());
     }
-    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(roots, provider)
-        .build()
-        .map_err(|error| error.to_string())?;
+    let verifier =
+        rustls::client::WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(|error| error.to_string())?;
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(verifier))).with_no_client_auth())
 }
 
@@ -255,4 +254,3 @@ impl ServerCertVerifier for AnyName {
         self.0.supported_verify_schemes()
     }
 }
-

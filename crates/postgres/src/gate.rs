@@ -348,7 +348,8 @@ pub async fn isolate(client: &mut Client, epoch: u64, keep: &[&str]) -> PgResult
 }
 
 async fn owns_database(transaction: &Transaction<'_>) -> PgResult<bool> {
-    let sql = "SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+    let sql =
+        "SELECT pg_catalog.pg_has_role(d.datdba, 'USAGE') FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
     let row = transaction.query_one(sql, &[]).await.map_err(|error| PgError::sql("asking who owns the database", error))?;
     Ok(row.get(0))
 }

@@ -2,11 +2,20 @@
 
 pub mod catalogue;
 pub mod connect;
+pub mod copy;
 mod error;
-pub mod sequences;
-pub mod identity;
+pub mod follow;
 pub mod gate;
+pub mod identity;
+pub mod index;
 pub mod names;
+mod pool;
+pub mod preflight;
+pub mod schema;
+pub mod sequences;
 mod startup;
+pub mod stream;
+pub mod tools;
+pub mod verify;
 
 pub use error::{PgError, PgResult};

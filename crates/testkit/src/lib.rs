@@ -1,1 +1,23 @@
 //! Throwaway databases, real load, fault injection and history checking.
+//!
+//! [`Cluster`] and [`PgBouncer`] are real servers on loopback that never outlive their owner, however it ends.
+//! [`Proxy`] cuts, stalls and delays connections. [`bank`] fills a database, works on it like an application would,
+//! and afterwards tells what became of every single write.
+
+pub mod bank;
+mod cluster;
+mod error;
+mod pgbouncer;
+mod ports;
+mod process;
+mod proxy;
+mod servers;
+mod urls;
+mod wait;
+
+pub use cluster::{Auth, Cluster, ClusterOptions, Stop};
+pub use error::{Error, Result};
+pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};
+pub use proxy::Proxy;
+pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers};
+pub use wait::{Attempt, Seed, eventually};

@@ -1,1 +1,21 @@
-//! Traffic adapters: PgBouncer, configuration files, commands.
+//! Traffic adapters: they hold an application's traffic, point it at the other database and let it go on.
+//!
+//! An [`Adapter`] stands for one place that decides where the application writes: a PgBouncer, a
+//! variable in a configuration file, or the user's own commands. Adapters know nothing of each other
+//! and remember nothing: what they report is observed at that moment, so a driver that was replaced in
+//! the middle of a cutover, or a PgBouncer that was restarted, changes nothing about how to go on.
+//! A [`Fleet`] is all adapters of a plan, held and released together.
+
+mod adapter;
+mod command;
+mod error;
+mod file;
+mod fleet;
+mod pgbouncer;
+mod revise;
+
+pub use adapter::{Adapter, Endpoint, Observation, Problem, Severity, build};
+pub use command::{HookOutput, run_hook};
+pub use error::{FileFault, TrafficError};
+pub use fleet::Fleet;
+pub use revise::KEPT_REVISIONS;

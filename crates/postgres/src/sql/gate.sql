@@ -20,6 +20,8 @@ CREATE TABLE IF NOT EXISTS cutover.owner (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     plan text NOT NULL,
     side text NOT NULL CHECK (side IN ('source', 'target')),
+    -- Whether the tables of this database are our copy, so that a copy that begins anew may drop them.
+    filled boolean NOT NULL DEFAULT false,
     installed_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 
@@ -33,10 +35,11 @@ CREATE TABLE IF NOT EXISTS cutover.marker (
     written_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 
--- Never published: written to make a synchronous commit happen here.
+-- Never published: written to make a synchronous commit happen here; and when a stream was last let flow to here.
 CREATE TABLE IF NOT EXISTS cutover.flush (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
-    times bigint NOT NULL DEFAULT 0
+    times bigint NOT NULL DEFAULT 0,
+    worker_started_at timestamptz
 );
 INSERT INTO cutover.flush (times) VALUES (0) ON CONFLICT DO NOTHING;
 

@@ -1,0 +1,196 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Moves a live PostgreSQL application to another server without losing a write, and with a way back.
+#[derive(Debug, Parser)]
+#[command(name = "cutover", version, max_term_width = 110, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+The usual way:
+  cutover init                    write cutover.toml, then fill in both URLs
+  cutover check                   what is in the way, and how to mend it
+  cutover plan                    every step with its exact statements; executes nothing
+  cutover run --until ready       copy, follow, verify
+  cutover run                     switch: one short pause
+  cutover rollback --reason '…'   go back, with the writes that the target took
+  cutover complete                the target stays
+  cutover retire --archive FILE   archive the old side, and end
+
+See it work, on two throwaway servers:
+  cutover demo
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 a gate said no, 4 inconclusive, 5 ran out of the pause and was undone,
+6 somebody else drives it, 7 outcome unknown: a person must look.";
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// The plan file.
+    #[arg(long, global = true, default_value = "cutover.toml", env = "CUTOVER_PLAN", value_name = "FILE")]
+    pub(crate) plan: PathBuf,
+    /// What standard output carries: text for people, or JSON (format version 1) for scripts.
+    #[arg(long, global = true, default_value = "human", value_name = "FORMAT")]
+    pub(crate) output: Output,
+    /// Ask nothing.
+    #[arg(long, short, global = true)]
+    pub(crate) yes: bool,
+    /// Say more on standard error; twice for everything.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write a plan file to start from.
+    Init(Init),
+    /// Preflight: every finding with its severity, its evidence and the fix. Changes nothing.
+    Check,
+    /// Every step in order, with the exact statement or call, its undo and its time-out. Executes nothing.
+    Plan,
+    /// Drive the cutover: prepare, copy, follow, verify, and switch. Goes on from wherever it stands.
+    Run(Run),
+    /// Where everything stands, and the next safe command.
+    Status(Status),
+    /// Compare both sides, row by row, while they move. Exit code 3 on a difference.
+    Verify(Verify),
+    /// Go back. After a switch: the same protocol mirrored, keeping what the target took. Before one: remove what was made.
+    Rollback(Rollback),
+    /// The target stays: swap the roles in the journal. The way back remains until `retire`.
+    Complete(Reasoned),
+    /// Archive the old side into a file, read it back, and drop the way back.
+    Retire(Retire),
+    /// What was decided, by whom, when and why.
+    Audit(Audit),
+    /// What the cutover did: pauses, rows, times. From the journal alone.
+    Report,
+    /// A real switch, there and back, between two throwaway servers under load; ends in a table that proves it.
+    Demo(Demo),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Init {
+    /// Overwrite a plan that exists.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Until {
+    /// Copied, following, verified.
+    Ready,
+    /// The target is in charge.
+    Switched,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cutover run --until ready\n  cutover run --reason 'window CHG-1234'\n\n\
+    Can be stopped with Ctrl-C and started again at any time: before the commit point a switch is undone, after it, it is finished.")]
+pub(crate) struct Run {
+    /// How far.
+    #[arg(long, default_value = "switched", value_name = "STAGE")]
+    pub(crate) until: Until,
+    /// Why, for the journal.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Look again every second until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json")]
+pub(crate) struct Verify {
+    /// Only this table; can be given several times.
+    #[arg(long = "table", value_name = "SCHEMA.NAME")]
+    pub(crate) tables: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  cutover rollback --reason 'checkout is slow on the new server'")]
+pub(crate) struct Rollback {
+    /// Why, for the journal.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Reasoned {
+    /// Why, for the journal.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  cutover retire --archive orders-final.dump --confirm orders")]
+pub(crate) struct Retire {
+    /// The file to write the archive to; must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) archive: PathBuf,
+    /// The plan's name: there is no way back afterwards. Asked for where it is not given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
+    /// Why, for the journal.
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
+    /// Recompute the chain and replay it: finds a changed or missing entry.
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  cutover demo\n  cutover demo --pg-source 15 --pg-target 17 --clients 50 --seed 7\n  cutover demo --keep"
+)]
+pub(crate) struct Demo {
+    /// Major version of the source.
+    #[arg(long, value_name = "MAJOR")]
+    pub(crate) pg_source: Option<u32>,
+    /// Major version of the target.
+    #[arg(long, value_name = "MAJOR")]
+    pub(crate) pg_target: Option<u32>,
+    /// Clients that write at the same time.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) clients: u32,
+    /// Seconds of load before, between and after the switches.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Size of the database; 1 is about 10,000 accounts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) scale: u32,
+    /// Seed of the load; random where not given, and printed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Leave the servers running, for play.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}

@@ -1,0 +1,129 @@
+//! The verbs that change something: `run`, `rollback`, `complete`, `retire`.
+
+use std::io::{BufRead, IsTerminal};
+
+use cutover_core::{Phase, State};
+use cutover_engine::{Cutover, Drive, EngineError, EngineResult, Failpoint, Goal};
+
+use crate::{
+    args::{Global, Output, Reasoned, Retire, Rollback, Run, Until},
+    commands::check,
+    listen::Listener,
+    output::{Failure, print_json, to_stderr, to_stdout},
+    plan_file, stop,
+};
+
+pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
+    let cutover = plan_file::open(global).await?;
+    let goal = match args.until {
+        Until::Ready => Goal::Ready,
+        Until::Switched => Goal::Switched,
+    };
+    let listener = Listener::new(global.verbose);
+    finish(global, cutover.run(drive(&listener, &args.reason)?, goal).await)
+}
+
+pub(crate) async fn rollback(global: &Global, args: &Rollback) -> Result<(), Failure> {
+    if args.reason.trim().is_empty() {
+        return Err(Failure::usage("--reason is empty").with_hint("say in a few words why, for the journal"));
+    }
+    let cutover = plan_file::open(global).await?;
+    let listener = Listener::new(global.verbose);
+    finish(global, cutover.rollback(drive(&listener, &args.reason)?).await)
+}
+
+pub(crate) async fn complete(global: &Global, args: &Reasoned) -> Result<(), Failure> {
+    let cutover = plan_file::open(global).await?;
+    let listener = Listener::new(global.verbose);
+    finish(global, cutover.complete(drive(&listener, &args.reason)?).await)
+}
+
+pub(crate) async fn retire(global: &Global, args: &Retire) -> Result<(), Failure> {
+    let cutover = plan_file::open(global).await?;
+    confirm(&cutover, args.confirm.as_deref())?;
+    let listener = Listener::new(global.verbose);
+    finish(global, cutover.retire(drive(&listener, &args.reason)?, &args.archive).await)
+}
+
+/// What can't be undone wants the plan's name.
+fn confirm(cutover: &Cutover, given: Option<&str>) -> Result<(), Failure> {
+    let name = &cutover.plan().name;
+    let typed = match given {
+        Some(given) => given.to_owned(),
+        None if std::io::stdin().is_terminal() => {
+            to_stderr(&format!(
+                "After this there is no way back: the old side is not kept in step any more.\nType the plan's name ({name}) to go on:"
+            ));
+            let mut line = String::new();
+            std::io::stdin().lock().read_line(&mut line).map_err(|error| Failure::new(format!("can't read the answer: {error}")))?;
+            line.trim().to_owned()
+        }
+        None => return Err(Failure::usage("this can't be undone, so it wants to be confirmed").with_hint(format!("add --confirm {name}"))),
+    };
+    if typed == *name { Ok(()) } else { Err(Failure::usage(format!("`{typed}` is not the plan's name; nothing was done"))) }
+}
+
+fn drive<'a>(listener: &'a Listener, reason: &str) -> Result<Drive<'a>, Failure> {
+    Ok(Drive { actor: actor(), reason: reason.to_owned(), report: listener, interrupt: stop::on_signal(), failpoint: failpoint()? })
+}
+
+/// Where a test wants us killed. A release build has no such places, and reads nothing.
+fn failpoint() -> Result<Failpoint, Failure> {
+    match std::env::var("CUTOVER_FAILPOINT") {
+        Ok(text) if cfg!(debug_assertions) => Failpoint::parse(&text).map_err(|text| Failure::usage(format!("`{text}` is no failpoint"))),
+        _ => Ok(Failpoint::default()),
+    }
+}
+
+/// Who: the one behind sudo where there is one.
+fn actor() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let user = user.unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()));
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()).unwrap_or_else(|| "?".to_owned());
+    format!("{user}@{host}")
+}
+
+fn finish(global: &Global, done: EngineResult<State>) -> Result<(), Failure> {
+    match done {
+        Ok(state) => {
+            match global.output {
+                Output::Json => print_json(&state),
+                Output::Human => to_stdout(&sentence(&state)),
+            }
+            Ok(())
+        }
+        Err(EngineError::Findings { findings }) => {
+            if global.output == Output::Human {
+                check::print(&findings);
+            }
+            Err(EngineError::Findings { findings }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the cutover stands, and what comes next.
+pub(crate) fn sentence(state: &State) -> String {
+    let name = &state.plan.name;
+    match &state.phase {
+        Phase::Following => match (state.authority, state.pauses.last()) {
+            (cutover_core::Side::Source, None) => format!("{name} is ready: copied, following, verified. Next: `cutover run` switches."),
+            (side, Some(pause)) if !pause.undone => {
+                let next = if side == cutover_core::Side::Target {
+                    "`cutover complete` if it stays, `cutover rollback --reason …` if not"
+                } else {
+                    "`cutover run` switches again"
+                };
+                format!(
+                    "{name}: the {side} is in charge since a pause of {} ms; the other side is kept in step. Next: {next}.",
+                    pause.pause_ms
+                )
+            }
+            (side, _) => format!("{name}: the {side} is in charge. Next: `cutover run`."),
+        },
+        Phase::Completed => format!("{name} is completed: the target is the new source. Next: `cutover retire --archive FILE`."),
+        Phase::Retired => format!("{name} is retired: the old side is archived and fenced, and no longer kept in step."),
+        Phase::TornDown => format!("{name} is torn down: nothing of it is left in either database."),
+        phase => format!("{name} is {}. Next: `cutover run` goes on.", phase.describe()),
+    }
+}

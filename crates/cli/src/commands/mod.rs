@@ -1,0 +1,11 @@
+//! One file a verb, where a verb is more than a call.
+
+pub(crate) mod audit;
+pub(crate) mod check;
+pub(crate) mod demo;
+pub(crate) mod drive;
+pub(crate) mod init;
+pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod status;
+pub(crate) mod verify;

@@ -1,0 +1,101 @@
+//! `cutover report`: what the cutover did, from the journal alone.
+
+use cutover_core::{Event, Side};
+use cutover_journal::Entry;
+use serde::Serialize;
+
+use crate::{
+    args::{Global, Output},
+    output::{Failure, print_json, thousands, to_stdout},
+    plan_file,
+};
+
+/// One pause: A14's downtime, from freeze to unfreeze.
+#[derive(Debug, Serialize)]
+struct PauseLine {
+    /// When it began, in milliseconds since 1970.
+    began_at_ms: i64,
+    /// When the gate was open again.
+    opened_at_ms: i64,
+    /// The side that took writes from then on.
+    opened: Side,
+    /// Length in milliseconds, by the driver's own clock.
+    pause_ms: u64,
+    /// Whether it was undone.
+    undone: bool,
+    /// Who asked for it.
+    actor: String,
+    /// Why.
+    reason: String,
+}
+
+pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
+    let cutover = plan_file::open(global).await?;
+    let state = cutover
+        .state()
+        .await?
+        .ok_or_else(|| Failure::new("this cutover has not begun").with_hint("`cutover run --until ready` begins it"))?;
+    let entries = cutover.entries().await?;
+    let pauses = pauses(&entries);
+    match global.output {
+        Output::Json => print_json(&serde_json::json!({ "state": state, "pauses": pauses, "entries": entries.len() })),
+        Output::Human => {
+            to_stdout(&format!("{}: {}; the {} is in charge", state.plan.name, state.phase.describe(), state.authority));
+            to_stdout(&format!(
+                "  source  PostgreSQL {} at {}, server {}",
+                state.source.major, state.source.address, state.source.system_identifier
+            ));
+            to_stdout(&format!(
+                "  target  PostgreSQL {} at {}, server {}",
+                state.target.major, state.target.address, state.target.system_identifier
+            ));
+            if let Some(snapshot) = &state.snapshot {
+                to_stdout(&format!("  copied from snapshot {} at {}", snapshot.snapshot, snapshot.lsn));
+            }
+            for pause in &pauses {
+                let outcome = if pause.undone { "undone, writes went on at the" } else { "writes opened at the" };
+                to_stdout(&format!(
+                    "  pause of {} ms, {outcome} {} ({}{})",
+                    thousands(pause.pause_ms),
+                    pause.opened,
+                    pause.actor,
+                    quoted(&pause.reason)
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn quoted(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+fn pauses(entries: &[Entry]) -> Vec<PauseLine> {
+    let mut pauses = Vec::new();
+    let mut to = Side::Target;
+    let mut began_at_ms = None;
+    for entry in entries {
+        let Ok(event) = serde_json::from_value::<Event>(entry.body.clone()) else { continue };
+        let (pause_ms, undone) = match event {
+            Event::SwitchStarted { to: side, .. } => {
+                to = side;
+                began_at_ms = None;
+                continue;
+            }
+            Event::FencingStarted => {
+                began_at_ms = Some(entry.at_ms);
+                continue;
+            }
+            Event::Opened { pause_ms } => (pause_ms, false),
+            Event::Undone { pause_ms } => (pause_ms, true),
+            _ => continue,
+        };
+        // A switch that was given up before its pause held nobody up.
+        let Some(began_at_ms) = began_at_ms.take() else { continue };
+        let opened = if undone { to.other() } else { to };
+        let (actor, reason) = (entry.actor.clone(), entry.reason.clone());
+        pauses.push(PauseLine { began_at_ms, opened_at_ms: entry.at_ms, opened, pause_ms, undone, actor, reason });
+    }
+    pauses
+}

@@ -1,0 +1,125 @@
+//! Shows what a driver tells: a line for each entry, a bar for long work.
+
+use std::sync::Mutex;
+
+use cutover_core::Event;
+use cutover_engine::{Notice, Progress, Report};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::{Paint, bytes, thousands, to_stderr};
+
+/// Writes to standard error, so that standard output stays for data.
+pub(crate) struct Listener {
+    paint: Paint,
+    verbose: bool,
+    bar: Mutex<Option<(&'static str, ProgressBar)>>,
+}
+
+impl Listener {
+    pub(crate) fn new(verbose: u8) -> Self {
+        Self { paint: Paint::stderr(), verbose: verbose > 0, bar: Mutex::new(None) }
+    }
+
+    fn say(&self, line: &str) {
+        let bar = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*bar {
+            Some((_, bar)) if !bar.is_hidden() => bar.println(line),
+            _ => to_stderr(line),
+        }
+    }
+
+    fn show(&self, progress: &Progress) {
+        let mut current = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(what, _)| *what != progress.what) {
+            let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {msg}");
+            let bar = ProgressBar::new(progress.total).with_prefix(progress.what);
+            *current = Some((progress.what, style.map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")))));
+        }
+        if let Some((_, bar)) = &*current {
+            bar.set_length(progress.total.max(progress.done));
+            bar.set_position(progress.done);
+            bar.set_message(describe(progress));
+        }
+    }
+
+    fn end_bar(&self) {
+        let bar = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some((_, bar)) = bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn describe(progress: &Progress) -> String {
+    let amount = |count: u64| if progress.unit == "bytes" { bytes(count) } else { format!("{} {}", thousands(count), progress.unit) };
+    let eta = progress.eta_seconds.map(|seconds| format!(", {} left", duration(seconds))).unwrap_or_default();
+    format!("{} of {}, {}/s{eta}; {}", amount(progress.done), amount(progress.total), amount(progress.per_second as u64), progress.detail)
+}
+
+/// `4 s`, `3 min 20 s`, `2 h 5 min`.
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+impl Report for Listener {
+    fn notice(&self, notice: &Notice<'_>) {
+        let paint = self.paint;
+        match notice {
+            Notice::Step(step) => {
+                let spec = step.spec(true);
+                self.say(&format!("{} {}", paint.bold(&format!("{:<14}", spec.name)), paint.dim(spec.establishes)));
+            }
+            Notice::Action(_) => {}
+            Notice::ActionDone(action, took_ms) => {
+                if self.verbose {
+                    self.say(&paint.dim(&format!("  {action:?} {took_ms} ms")));
+                }
+            }
+            Notice::Journalled(entry, event) => {
+                self.end_bar();
+                if let Some(line) = headline(event) {
+                    self.say(&format!("{} {line}", paint.green(&format!("{:>4}", entry.seq))));
+                }
+            }
+            Notice::Progress(progress) => self.show(progress),
+            Notice::Note(text) => self.say(&format!("{} {text}", paint.cyan("note:"))),
+            Notice::Warning(text) => self.say(&format!("{} {text}", paint.yellow("warning:"))),
+        }
+    }
+}
+
+/// What an entry means to a person; none where its step's line says it already.
+pub(crate) fn headline(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Created { source, target, .. } => {
+            format!("begun: PostgreSQL {} at {} to PostgreSQL {} at {}", source.major, source.address, target.major, target.address)
+        }
+        Event::SnapshotTaken(snapshot) => format!("snapshot {} at {}, slot {}", snapshot.snapshot, snapshot.lsn, snapshot.slot),
+        Event::Prepared { step, facts } if !facts.is_empty() => {
+            let facts: Vec<String> = facts
+                .iter()
+                .filter(|(_, value)| !value.is_array() && !value.is_object())
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            format!("{} done: {}", step.name(), facts.join(", "))
+        }
+        Event::SwitchStarted { to, attempt } => format!("switch to the {to}, attempt {attempt}"),
+        Event::Armed { tables } => format!("armed {tables} tables"),
+        Event::Fenced { fence, closed_after_ms } => format!("fenced at {} after {closed_after_ms} ms", fence.lsn),
+        Event::Drained { sequences, after_ms } => format!("drained after {after_ms} ms, {sequences} sequences set"),
+        Event::Committed => "committed: the other side is in charge".to_owned(),
+        Event::Opened { pause_ms } => format!("open after a pause of {pause_ms} ms"),
+        Event::Abandoned { why } => format!("given up: {why}"),
+        Event::Undone { pause_ms } => format!("undone: writes go on at the old side; they were held for {pause_ms} ms"),
+        Event::Completed => "completed: the target is the new source".to_owned(),
+        Event::Archived { file, bytes: size, sha256 } => format!("archived to {file}, {}, sha256 {sha256}", bytes(*size)),
+        Event::Retired => "retired: there is no way back any more".to_owned(),
+        Event::TornDown => "torn down: nothing of the cutover is left".to_owned(),
+        _ => return None,
+    })
+}

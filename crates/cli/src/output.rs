@@ -1,0 +1,193 @@
+//! Data on standard output, everything else on standard error.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use cutover_engine::EngineError;
+use serde::Serialize;
+
+use crate::args::Output;
+
+/// The version of the JSON that `--output json` prints.
+const JSON_VERSION: u32 = 1;
+
+/// Why a command failed, as a person is told.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    /// Exit code 1.
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: 1 }
+    }
+
+    /// Exit code 2: what was typed, or the plan, can't be meant.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, ..Self::new(message) }
+    }
+
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self { message: describe(&error), hint: error.hint(), code: error.exit_code() }
+    }
+}
+
+fn describe(error: &EngineError) -> String {
+    match error {
+        EngineError::Traffic(traffic) => traffic.report(),
+        EngineError::Differences { examples, .. } if !examples.is_empty() => format!("{error}:\n  {}", examples.join("\n  ")),
+        other => other.to_string(),
+    }
+}
+
+/// Prints a failure, and gives its exit code.
+pub(crate) fn fail(failure: &Failure, output: Output) -> ExitCode {
+    let paint = Paint::stderr();
+    to_stderr(&format!("{} {}", paint.red("error:"), failure.message));
+    if let Some(hint) = &failure.hint {
+        to_stderr(&format!("\n{} {hint}", paint.cyan("hint:")));
+    }
+    if output == Output::Json {
+        let error = serde_json::json!({ "error": { "message": failure.message, "hint": failure.hint, "exit_code": failure.code } });
+        print_json(&error);
+    }
+    ExitCode::from(failure.code)
+}
+
+/// One JSON object on one line of standard output, with the format's version.
+pub(crate) fn print_json(value: &impl Serialize) {
+    let mut object = serde_json::json!({ "version": JSON_VERSION });
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::Object(fields)) => {
+            if let Some(object) = object.as_object_mut() {
+                object.extend(fields);
+            }
+        }
+        Ok(other) => object["data"] = other,
+        Err(error) => object["error"] = serde_json::json!({ "message": error.to_string() }),
+    }
+    to_stdout(&object.to_string());
+}
+
+/// One line of standard output. A closed pipe is nobody's error.
+pub(crate) fn to_stdout(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// One line of standard error.
+pub(crate) fn to_stderr(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
+/// Logs of our own and of libraries, for `-v`.
+pub(crate) fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "cutover=info,cutover_engine=info,cutover_postgres=info,cutover_traffic=info,warn",
+        _ => "debug",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(Paint::stderr().on)
+        .init();
+}
+
+/// Colours, where somebody can see them and has not asked for none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    pub(crate) fn stdout() -> Self {
+        Self { on: wanted() && std::io::stdout().is_terminal() }
+    }
+
+    pub(crate) fn stderr() -> Self {
+        Self { on: wanted() && std::io::stderr().is_terminal() }
+    }
+
+    fn code(self, code: u8, text: &str) -> String {
+        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn red(self, text: &str) -> String {
+        self.code(31, text)
+    }
+
+    pub(crate) fn green(self, text: &str) -> String {
+        self.code(32, text)
+    }
+
+    pub(crate) fn yellow(self, text: &str) -> String {
+        self.code(33, text)
+    }
+
+    pub(crate) fn cyan(self, text: &str) -> String {
+        self.code(36, text)
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.code(1, text)
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.code(2, text)
+    }
+}
+
+fn wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// `1.5 GB`, `12 kB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `1,234,567`.
+pub(crate) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!((bytes(999).as_str(), bytes(1500).as_str(), bytes(2_000_000_000).as_str()), ("999 B", "1.5 kB", "2.0 GB"));
+        assert_eq!((thousands(12).as_str(), thousands(1234).as_str(), thousands(1_234_567).as_str()), ("12", "1,234", "1,234,567"));
+    }
+}

@@ -1,0 +1,47 @@
+//! Reading the plan file, and the environment that its strings may refer to.
+
+use std::path::{Path, PathBuf};
+
+use cutover_core::Plan;
+use cutover_engine::Cutover;
+
+use crate::{args::Global, output::Failure};
+
+/// Reads the plan and opens the cutover that it describes.
+pub(crate) async fn open(global: &Global) -> Result<Cutover, Failure> {
+    let (plan, text) = read(&global.plan)?;
+    Ok(Cutover::open(plan, &text, &folder(&global.plan), tools()).await?)
+}
+
+/// More folders with PostgreSQL's client programs: those of `$CUTOVER_PG_BIN`, separated by colons, and those of `$PATH`.
+fn tools() -> Vec<PathBuf> {
+    ["CUTOVER_PG_BIN", "PATH"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .flat_map(|folders| std::env::split_paths(&folders).collect::<Vec<_>>())
+        .filter(|folder| folder.join("pg_dump").exists())
+        .collect()
+}
+
+fn read(path: &Path) -> Result<(Plan, String), Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("can't read the plan {}: {error}", path.display()))
+            .with_hint("`cutover init` writes one to start from; --plan names another file")
+    })?;
+    let plan = Plan::parse(&text, &|name| std::env::var(name).ok()).map_err(|error| {
+        let failure = Failure::usage(format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message));
+        match error.hint {
+            Some(hint) => failure.with_hint(hint),
+            None => failure,
+        }
+    })?;
+    Ok((plan, text))
+}
+
+/// The folder that relative paths in the plan start from.
+fn folder(plan: &Path) -> PathBuf {
+    match plan.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}

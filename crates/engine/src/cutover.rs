@@ -1,0 +1,257 @@
+//! One cutover: its plan, its journal, its traffic; and the verbs.
+
+use std::path::{Path, PathBuf};
+
+use cutover_core::{Command, Phase, Plan, PlanRef, Preparation, Side, State};
+use cutover_journal::{Entry, Journal, Tampered, Verified, open_postgres, open_sqlite};
+use cutover_postgres::{
+    PgError,
+    connect::{Purpose, connect},
+    names::Names,
+    preflight::{self, Finding},
+    verify,
+};
+use cutover_traffic::{Endpoint, Fleet, build};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Drive, EngineError, EngineResult, Notice, Status, archive,
+    describe::{self, StepPlan},
+    driver::Driver,
+    log::fold,
+    status,
+};
+
+/// A cutover, opened. Nothing is touched by opening it.
+pub struct Cutover {
+    pub(crate) plan: Plan,
+    pub(crate) digest: String,
+    pub(crate) names: Names,
+    pub(crate) folder: PathBuf,
+    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) fleet: Fleet,
+    pub(crate) tools: Vec<PathBuf>,
+}
+
+/// How far to drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Copied, following, verified.
+    Ready,
+    /// The target in charge.
+    Switched,
+}
+
+impl Cutover {
+    /// Opens a cutover: its journal is made if there is none. `tools` are folders with PostgreSQL's client programs,
+    /// looked at besides the usual ones.
+    ///
+    /// # Errors
+    /// If the journal can't be opened, or the traffic that the plan describes can't be.
+    pub async fn open(plan: Plan, plan_text: &str, folder: &Path, tools: Vec<PathBuf>) -> EngineResult<Self> {
+        let journal: Box<dyn Journal> = match &plan.journal {
+            Some(url) => Box::new(open_postgres(&url.conninfo(), &plan.name).await?),
+            None => {
+                let state = folder.join(".cutover");
+                std::fs::create_dir_all(&state)
+                    .map_err(|source| EngineError::Io { doing: format!("making the folder {}", state.display()), source })?;
+                Box::new(open_sqlite(&state.join("journal.db"), &plan.name).await?)
+            }
+        };
+        let fleet = Fleet::new(build(&plan.traffic, folder)?);
+        let digest = hex::encode(Sha256::digest(plan_text.as_bytes()));
+        Ok(Self { names: Names::new(&plan.name), digest, folder: folder.to_owned(), journal, fleet, tools, plan })
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(crate) fn plan_ref(&self) -> PlanRef {
+        PlanRef { name: self.plan.name.clone(), digest: self.digest.clone(), revision: 1 }
+    }
+
+    pub(crate) fn endpoint(&self, side: Side) -> Endpoint {
+        Endpoint { side, url: self.plan.database(side).url.clone() }
+    }
+
+    /// Where the cutover stands, by the journal alone; none before it has begun.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub async fn state(&self) -> EngineResult<Option<State>> {
+        fold(&self.journal.load().await?)
+    }
+
+    /// The journal's entries, oldest first.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub async fn entries(&self) -> EngineResult<Vec<Entry>> {
+        Ok(self.journal.load().await?)
+    }
+
+    /// Recomputes the journal's chain, and replays it.
+    ///
+    /// # Errors
+    /// If the journal can't be read. What was tampered with is in the answer.
+    pub async fn audit(&self) -> EngineResult<Result<Verified, Tampered>> {
+        let snapshot = self.journal.snapshot().await?;
+        let verified = snapshot.verify();
+        if verified.is_ok() {
+            fold(&snapshot.entries)?;
+        }
+        Ok(verified)
+    }
+
+    /// Where the journal is, for messages.
+    #[must_use]
+    pub fn journal_location(&self) -> String {
+        self.journal.location()
+    }
+
+    /// Preflight: everything that would be in the way. Changes nothing.
+    ///
+    /// # Errors
+    /// If a database can't be reached.
+    pub async fn check(&self) -> EngineResult<Vec<Finding>> {
+        let prepared = self.state().await?.is_some_and(|state| !matches!(state.phase, Phase::Preparing { step: Preparation::Install }));
+        self.preflight(prepared).await
+    }
+
+    pub(crate) async fn preflight(&self, prepared: bool) -> EngineResult<Vec<Finding>> {
+        let application = self.names.application("check");
+        let source = connect(&self.plan.source.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Source))?;
+        let target = connect(&self.plan.target.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Target))?;
+        let mut findings = preflight::run(&self.plan, &source, &target, prepared).await.map_err(EngineError::database("preflight"))?;
+        let endpoints = [self.endpoint(Side::Source), self.endpoint(Side::Target)];
+        for (adapter, problems) in self.fleet.check(&endpoints).await {
+            findings.extend(problems.into_iter().map(|problem| describe::traffic_finding(&adapter, problem)));
+        }
+        Ok(findings)
+    }
+
+    /// Every step in order, with the exact statements and calls. Executes nothing.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub async fn steps(&self) -> EngineResult<Vec<StepPlan>> {
+        Ok(describe::steps(self, self.state().await?.as_ref()))
+    }
+
+    /// Where everything stands: journal, both databases, streams, traffic.
+    ///
+    /// # Errors
+    /// If the journal can't be read. A database that can't be reached is part of the answer.
+    pub async fn status(&self) -> EngineResult<Status> {
+        status::status(self).await
+    }
+
+    /// Compares both sides, row by row.
+    ///
+    /// # Errors
+    /// If a database can't be reached. Differences are in the report.
+    pub async fn verify(&self, options: &verify::Options, progress: &verify::Progress) -> EngineResult<verify::Report> {
+        let state = self.state().await?;
+        crate::perform::verify(self, state.as_ref(), options, progress).await
+    }
+
+    /// Drives the cutover to a goal, from wherever it stands: finishes what was begun, undoes what can't be finished.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; its exit code says what it means.
+    pub async fn run(&self, drive: Drive<'_>, goal: Goal) -> EngineResult<State> {
+        let mut driver = Driver::take_over(self, drive).await?;
+        if driver.log.state().is_none() {
+            self.begin(&mut driver).await?;
+        }
+        driver.run().await?;
+        let state = driver.state()?.clone();
+        let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source;
+        if goal == Goal::Switched && waits {
+            refuse_blocking(self.preflight(true).await?)?;
+            driver.switch(Side::Target).await?;
+        }
+        Ok(driver.state()?.clone())
+    }
+
+    async fn begin(&self, driver: &mut Driver<'_>) -> EngineResult<()> {
+        let findings = self.preflight(false).await?;
+        for finding in findings.iter().filter(|finding| !finding.blocks()) {
+            driver.note(Notice::Note(format!("{}: {}", finding.check, finding.message)));
+        }
+        refuse_blocking(findings)?;
+        driver.create().await
+    }
+
+    /// Goes back: after a switch the same protocol with the sides swapped, which keeps what the target took; before
+    /// one it removes what was made in both databases.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub async fn rollback(&self, drive: Drive<'_>) -> EngineResult<State> {
+        let mut driver = Driver::take_over(self, drive).await?;
+        let resumed = driver.run_unless_preparing().await;
+        match driver.state()?.authority {
+            Side::Target => {
+                if !matches!(driver.state()?.phase, Phase::Smoking(_)) {
+                    resumed?;
+                }
+                driver.switch(Side::Source).await?;
+            }
+            Side::Source => {
+                resumed?;
+                driver.say(Command::GiveUp).await?;
+                driver.run().await?;
+            }
+        }
+        Ok(driver.state()?.clone())
+    }
+
+    /// Makes the target the new source, in the journal.
+    ///
+    /// # Errors
+    /// If it is not possible from where the cutover stands.
+    pub async fn complete(&self, drive: Drive<'_>) -> EngineResult<State> {
+        let mut driver = Driver::take_over(self, drive).await?;
+        driver.run().await?;
+        driver.say(Command::Complete).await?;
+        Ok(driver.state()?.clone())
+    }
+
+    /// Archives the old side into `file`, reads the archive back, then drops the way back.
+    ///
+    /// # Errors
+    /// If the archive can't be written or read back; then nothing is dropped.
+    pub async fn retire(&self, drive: Drive<'_>, file: &Path) -> EngineResult<State> {
+        let mut driver = Driver::take_over(self, drive).await?;
+        driver.run().await?;
+        if matches!(driver.state()?.phase, Phase::Completed) {
+            let archive = archive::write(self, file, driver.report).await?;
+            driver.say(Command::Archived { file: archive.file, sha256: archive.sha256, bytes: archive.bytes }).await?;
+        } else {
+            driver.log.decide(Command::Archived { file: String::new(), sha256: String::new(), bytes: 0 })?;
+        }
+        driver.run().await?;
+        Ok(driver.state()?.clone())
+    }
+}
+
+fn refuse_blocking(findings: Vec<Finding>) -> EngineResult<()> {
+    if findings.iter().any(Finding::blocks) { Err(EngineError::Findings { findings }) } else { Ok(()) }
+}
+
+impl Driver<'_> {
+    /// Finishes or undoes a switch that was begun; a preparation is not gone on with.
+    async fn run_unless_preparing(&mut self) -> EngineResult<()> {
+        if matches!(self.state()?.phase, Phase::Preparing { .. }) { Ok(()) } else { self.run().await }
+    }
+}
+
+impl From<PgError> for EngineError {
+    fn from(error: PgError) -> Self {
+        Self::database("database")(error)
+    }
+}

@@ -1,0 +1,179 @@
+//! What each step would do, word for word, for `cutover plan`. The statements come from where they are executed.
+
+use cutover_core::{Action, Hook, Identity, Phase, PlanRef, Preparation, Side, State, Step, Stream};
+use cutover_postgres::{
+    gate,
+    preflight::{Finding, Fix, Severity},
+    stream,
+};
+use cutover_traffic::Problem;
+use serde::Serialize;
+
+use crate::Cutover;
+
+/// One step, as a person can read it beforehand.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepPlan {
+    /// Its name.
+    pub name: &'static str,
+    /// What it establishes.
+    pub establishes: &'static str,
+    /// What it does, in order.
+    pub does: Vec<Call>,
+    /// What undoes it, in order.
+    pub undo: Vec<Call>,
+    /// Its time-out in milliseconds; none where it takes as long as the data is large, or runs inside the pause.
+    pub timeout_ms: Option<u64>,
+    /// Whether it runs inside the pause, against what is left of its budget.
+    pub in_pause: bool,
+}
+
+/// One statement, command or wait.
+#[derive(Clone, Debug, Serialize)]
+pub struct Call {
+    /// Where: `source`, `target`, `traffic`, `journal` or `shell`.
+    pub place: String,
+    /// What, word for word where it is a statement or a command.
+    pub text: String,
+}
+
+/// Every step from where the cutover stands; of one that has not begun, all.
+pub(crate) fn steps(cutover: &Cutover, state: Option<&State>) -> Vec<StepPlan> {
+    let imagined;
+    let state = match state {
+        Some(state) => state,
+        None => {
+            imagined = imagine(cutover);
+            &imagined
+        }
+    };
+    Step::all(state).into_iter().map(|step| describe(cutover, state, step)).collect()
+}
+
+/// A cutover that has not begun, as its plan describes it.
+fn imagine(cutover: &Cutover) -> State {
+    let identity = |side: Side| {
+        let url = &cutover.plan.database(side).url;
+        Identity { system_identifier: String::new(), database: url.database.clone(), timeline: 0, major: 0, address: url.address() }
+    };
+    State {
+        plan: PlanRef { ..cutover.plan_ref() },
+        shape: cutover.shape(),
+        source: identity(Side::Source),
+        target: identity(Side::Target),
+        epoch: 1,
+        authority: Side::Source,
+        phase: Phase::Preparing { step: Preparation::Install },
+        snapshot: None,
+        pauses: Vec::new(),
+    }
+}
+
+fn describe(cutover: &Cutover, state: &State, step: Step) -> StepPlan {
+    let spec = step.spec(state.shape.reverse);
+    let calls = |actions: &[Action]| actions.iter().flat_map(|action| calls(cutover, state.epoch, *action)).collect();
+    StepPlan {
+        name: spec.name,
+        establishes: spec.establishes,
+        does: calls(&spec.does),
+        undo: calls(&spec.undo),
+        timeout_ms: spec.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        in_pause: spec.in_pause,
+    }
+}
+
+fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
+    let names = &cutover.names;
+    let at = |side: Side, text: String| vec![Call { place: side.to_string(), text }];
+    let shell = |text: String| vec![Call { place: "shell".to_owned(), text }];
+    let traffic = |texts: Vec<String>| texts.into_iter().map(|text| Call { place: "traffic".to_owned(), text }).collect();
+    match action {
+        Action::InstallGate(side) => {
+            at(side, "install the schema cutover: gate, marker, guard (crates/postgres/src/sql/gate.sql)".to_owned())
+        }
+        Action::CloseGate(side) => at(side, gate::move_sql(epoch, false)),
+        Action::OpenGate(side) => at(side, gate::move_sql(epoch, true)),
+        Action::Isolate(side) => {
+            at(side, format!("REVOKE CONNECT ON DATABASE \"{}\" FROM everyone who has it but us", cutover.plan.database(side).url.database))
+        }
+        Action::Admit(side) => {
+            at(side, format!("GRANT CONNECT ON DATABASE \"{}\" TO everyone who had it", cutover.plan.database(side).url.database))
+        }
+        Action::CopySchema => shell("pg_dump --schema-only, section pre-data, into the target in one transaction".to_owned()),
+        Action::Arm(side) => at(side, format!("for each table without a gate: {}", gate::arm_sql("…"))),
+        Action::Disarm(side) => at(side, "for each table: DROP TRIGGER cutover_gate ON …".to_owned()),
+        Action::Publish(it) => at(it.origin(), format!("CREATE PUBLICATION {} FOR TABLE …, cutover.marker", names.publication(it))),
+        Action::CopyRows => vec![
+            Call {
+                place: Side::Source.to_string(),
+                text: format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", names.slot(Stream::Forward)),
+            },
+            Call {
+                place: Side::Target.to_string(),
+                text: format!(
+                    "for each table, {} at a time: COPY … FROM the source's COPY … TO STDOUT in that snapshot",
+                    cutover.plan.copy.jobs
+                ),
+            },
+        ],
+        Action::BuildIndexes => at(
+            Side::Target,
+            "section post-data of the dump: indexes and constraints in parallel; REFRESH MATERIALIZED VIEW; ANALYZE".to_owned(),
+        ),
+        Action::RunHook(hook) => match hook {
+            Hook::Migrate => shell(cutover.plan.hooks.migrate.clone().unwrap_or_default()),
+            Hook::Smoke => shell(cutover.plan.hooks.smoke.clone().unwrap_or_default()),
+        },
+        Action::CreateSlot(it) => at(it.origin(), stream::sql_create_slot(names, it)),
+        Action::Subscribe(it) => at(it.destination(), stream::sql_subscribe(names, it, "…")),
+        Action::EnableStream(it) => at(it.destination(), stream::sql_enable(names, it)),
+        Action::DisableStream(it) => at(it.destination(), format!("{}; see its worker gone", stream::sql_disable(names, it))),
+        Action::AdvanceStream(it) => at(it.origin(), stream::sql_advance(names, it)),
+        Action::DropSlot(it) => at(it.origin(), stream::sql_drop_slot(names, it)),
+        Action::CatchUp(it) => {
+            at(it.destination(), format!("wait until the {it} stream is at most {} bytes behind", cutover.plan.pause.lag_bytes))
+        }
+        Action::Verify => at(Side::Target, "compare every row with the source, while both move".to_owned()),
+        Action::CheckStream(it) => {
+            at(it.origin(), format!("see that the {it} stream carries every table, is close behind, and that nothing is prepared"))
+        }
+        Action::HoldTraffic => traffic(cutover.fleet.adapters().iter().flat_map(|adapter| adapter.hold_calls()).collect()),
+        Action::ReleaseTraffic(side) => {
+            let endpoint = cutover.endpoint(side);
+            traffic(cutover.fleet.adapters().iter().flat_map(|adapter| adapter.release_calls(&endpoint)).collect())
+        }
+        Action::WriteMarker(side) => {
+            at(side, format!("{}; SELECT pg_current_wal_insert_lsn()", gate::marker_sql(&format!("{side}/{epoch}"))))
+        }
+        Action::AwaitMarker(it) => at(it.destination(), "wait until the marker is applied".to_owned()),
+        Action::Flush(side) => at(side, format!("{}; COMMIT, synchronously", gate::FLUSH_SQL)),
+        Action::SetSequences(side) => {
+            at(side, format!("setval(…) for every sequence, {} steps ahead of the other side", cutover.plan.switch.sequence_headroom))
+        }
+        Action::CheckFence(side) => {
+            at(side, "see that gate, timeline and server are as the journal says; then journal `committed`".to_owned())
+        }
+        Action::DropStream(it) => at(
+            it.destination(),
+            format!("DROP SUBSCRIPTION {0}; at the {1}: drop slot and publication {0}", names.subscription(it), it.origin()),
+        ),
+        Action::RemoveGate(side) => at(side, "DROP SCHEMA cutover CASCADE".to_owned()),
+    }
+}
+
+/// An adapter's problem as one of preflight's findings.
+pub(crate) fn traffic_finding(adapter: &str, problem: Problem) -> Finding {
+    let severity = match problem.severity {
+        cutover_traffic::Severity::Info => Severity::Info,
+        cutover_traffic::Severity::Warning => Severity::Warning,
+        cutover_traffic::Severity::Error => Severity::Error,
+    };
+    Finding {
+        check: "traffic",
+        severity,
+        side: None,
+        message: format!("{adapter}: {}", problem.message),
+        evidence: Vec::new(),
+        fix: (!problem.fix.is_empty()).then(|| Fix::Advice(problem.fix)),
+    }
+}

@@ -1,0 +1,156 @@
+//! What can stop a cutover, kept apart by what it means for whoever started it.
+
+use cutover_core::{Illegal, Refusal};
+use cutover_journal::{AppendError, DriveError, JournalError};
+use cutover_postgres::{PgError, preflight::Finding};
+use cutover_traffic::TrafficError;
+
+/// Why a cutover stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Another driver holds the cutover. Nothing was done.
+    #[error("{0}")]
+    Held(DriveError),
+    /// Another driver took the cutover over while we drove it. We have stopped.
+    #[error("another driver has taken this cutover over: {0}")]
+    Superseded(String),
+    /// It is not possible from where the cutover stands. Nothing was done.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Preflight found what blocks. Nothing was done.
+    #[error("{} of preflight's findings block", blocking(findings))]
+    Findings {
+        /// All findings.
+        findings: Vec<Finding>,
+    },
+    /// Both sides differ.
+    #[error("the two sides differ in {count} rows")]
+    Differences {
+        /// How many rows.
+        count: u64,
+        /// The first of them.
+        examples: Vec<String>,
+    },
+    /// It could not be established whether both sides are the same. That is not a yes.
+    #[error("{0}")]
+    Inconclusive(String),
+    /// The pause did not end within its budget, and was undone each time.
+    #[error("the pause ran out of its budget {attempts} times and was undone: {last}")]
+    PauseExhausted {
+        /// How often it was tried.
+        attempts: u32,
+        /// What took too long the last time.
+        last: String,
+    },
+    /// A switch was given up before its commit point, and was undone.
+    #[error("the switch was undone: {why}")]
+    Undone {
+        /// Why.
+        why: String,
+        /// How to do better next time.
+        hint: Option<String>,
+    },
+    /// Somebody pressed Ctrl-C, before the commit point.
+    #[error("interrupted; {0}")]
+    Interrupted(String),
+    /// The outcome of an effect can't be established. A person must look.
+    #[error("{what}")]
+    Unknown {
+        /// What is not known.
+        what: String,
+        /// What to look at.
+        look: String,
+    },
+    /// A hook of the user's failed.
+    #[error("{0}")]
+    Hook(String),
+    /// The plan, the journal and the databases don't fit together.
+    #[error("{what}")]
+    Mismatch {
+        /// How.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A database refused or broke off.
+    #[error("{side}: {source}")]
+    Database {
+        /// Which, or both.
+        side: String,
+        /// What it said.
+        source: PgError,
+    },
+    /// Traffic could not be held or sent elsewhere.
+    #[error(transparent)]
+    Traffic(#[from] TrafficError),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An entry was certainly not appended.
+    #[error(transparent)]
+    Append(AppendError),
+    /// The journal holds what this protocol can't have written.
+    #[error("the journal is damaged: {0}")]
+    Illegal(#[from] Illegal),
+    /// A file could not be used.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Result of the engine.
+pub type EngineResult<T> = Result<T, EngineError>;
+
+impl EngineError {
+    /// Wraps a database's answer; a newer driver's mark on it becomes [`EngineError::Superseded`].
+    pub fn database(side: impl ToString) -> impl FnOnce(PgError) -> Self {
+        move |source| match source {
+            PgError::Superseded(what) => Self::Superseded(what),
+            source => Self::Database { side: side.to_string(), source },
+        }
+    }
+
+    /// The exit code that says so: 1 failed, 3 a gate said no, 4 inconclusive, 5 ran out of the pause and was undone,
+    /// 6 somebody else drives it, 7 outcome unknown.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Findings { .. } | Self::Differences { .. } => 3,
+            Self::Inconclusive(_) => 4,
+            Self::PauseExhausted { .. } => 5,
+            Self::Held(_) | Self::Superseded(_) => 6,
+            Self::Unknown { .. } => 7,
+            _ => 1,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Held(_) => Some("wait for it, or stop it; `cutover status` shows where it stands".to_owned()),
+            Self::Superseded(_) => Some("nothing was harmed; `cutover status` shows where it stands".to_owned()),
+            Self::Findings { .. } => Some("mend what is marked `error`; each finding says how; then `cutover check` again".to_owned()),
+            Self::Differences { .. } => Some("`cutover verify` lists the rows; the target must not be written to by others".to_owned()),
+            Self::Inconclusive(_) => Some("`cutover status` shows whether the stream flows; then try again".to_owned()),
+            Self::PauseExhausted { .. } => {
+                Some("writes go on as before; end long transactions, or allow more with pause.budget and pause.attempts".to_owned())
+            }
+            Self::Undone { hint, .. } => hint.clone(),
+            Self::Unknown { look, .. } => Some(look.clone()),
+            Self::Mismatch { hint, .. } => Some(hint.clone()),
+            Self::Database { source, .. } => source.hint().map(str::to_owned),
+            Self::Interrupted(_) => Some("`cutover run` goes on from here".to_owned()),
+            Self::Traffic(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+fn blocking(findings: &[Finding]) -> usize {
+    findings.iter().filter(|finding| finding.blocks()).count()
+}

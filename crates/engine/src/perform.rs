@@ -1,0 +1,440 @@
+//! Does the core's actions. One arm each; what an action is, is written where its effect is.
+
+use std::{sync::Arc, time::Duration};
+
+use cutover_core::{Action, Command, Fence, Hook, Phase, Side, State, Stream};
+use cutover_postgres::{copy, follow, gate, identity::identity, index, schema, sequences, stream, verify};
+use cutover_traffic::run_hook;
+use tokio::time::Instant;
+
+use crate::{Cutover, EngineError, EngineResult, Notice, Progress, driver::Driver, status};
+
+/// How often long work tells how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Driver<'_> {
+    /// Does one action. It watches `deadline` itself.
+    pub(crate) async fn act(&mut self, action: Action, deadline: Instant) -> EngineResult<()> {
+        let epoch = self.state()?.epoch;
+        let names = &self.cutover.names;
+        match action {
+            Action::InstallGate(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                gate::install(client, names.plan(), side, epoch).await.map_err(EngineError::database(side))
+            }
+            Action::CloseGate(side) => self.close_gate(side, epoch, deadline).await,
+            Action::OpenGate(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                gate::open(client, epoch).await.map_err(EngineError::database(side))?;
+                self.observed.opened_after_ms = self.pause_ms();
+                Ok(())
+            }
+            Action::Isolate(side) => self.isolate(side, epoch).await,
+            Action::Admit(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                gate::admit(client, epoch).await.map_err(EngineError::database(side))
+            }
+            Action::CopySchema => self.copy_schema(epoch).await,
+            Action::Arm(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                self.observed.tables = gate::arm(client, epoch, deadline).await.map_err(EngineError::database(side))?;
+                Ok(())
+            }
+            Action::Disarm(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                if gate::owner(client).await?.is_none() {
+                    return Ok(());
+                }
+                gate::disarm(client, epoch, deadline).await.map_err(EngineError::database(side))
+            }
+            Action::Publish(stream) => {
+                let client = self.sides.client(stream.origin()).await.map_err(EngineError::database(stream.origin()))?;
+                stream::publish(client, names, stream, epoch).await.map_err(EngineError::database(stream.origin()))?;
+                Ok(())
+            }
+            Action::CopyRows => self.copy_rows(epoch).await,
+            Action::BuildIndexes => self.build_indexes(epoch).await,
+            Action::RunHook(hook) => self.run_hook(hook, epoch).await,
+            Action::CreateSlot(stream) => {
+                let client = self.sides.client(stream.origin()).await.map_err(EngineError::database(stream.origin()))?;
+                stream::create_slot(client, names, stream, epoch, deadline).await.map_err(EngineError::database(stream.origin()))?;
+                Ok(())
+            }
+            Action::Subscribe(stream) => {
+                let conninfo = self.cutover.plan.database(stream.origin()).peer_url.conninfo();
+                let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+                stream::subscribe(origin, destination, names, stream, &conninfo, epoch).await.map_err(EngineError::database(stream))
+            }
+            Action::EnableStream(stream) => {
+                let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+                stream::enable(origin, destination, names, stream, epoch, deadline).await.map_err(EngineError::database(stream))?;
+                Ok(())
+            }
+            Action::DisableStream(stream) => {
+                let client = self.sides.client(stream.destination()).await.map_err(EngineError::database(stream.destination()))?;
+                stream::disable(client, names, stream, epoch, deadline).await.map_err(EngineError::database(stream.destination()))?;
+                Ok(())
+            }
+            Action::AdvanceStream(stream) => {
+                let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+                stream::advance(origin, destination, names, stream, epoch, deadline).await.map_err(EngineError::database(stream))?;
+                Ok(())
+            }
+            Action::DropSlot(stream) => self.drop_slot(stream, epoch).await,
+            Action::DropStream(stream) => {
+                let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+                stream::drop_stream(origin, destination, names, stream, epoch, deadline).await.map_err(EngineError::database(stream))?;
+                Ok(())
+            }
+            Action::CatchUp(stream) => self.catch_up(stream, deadline).await,
+            Action::Verify => self.verify().await,
+            Action::CheckStream(stream) => self.check_stream(stream, deadline).await,
+            Action::HoldTraffic => {
+                let current = self.cutover.endpoint(self.state()?.authority);
+                Ok(self.cutover.fleet.hold(&current, deadline).await?)
+            }
+            Action::ReleaseTraffic(side) => Ok(self.cutover.fleet.release(&self.cutover.endpoint(side), deadline).await?),
+            Action::WriteMarker(side) => self.write_marker(side, epoch).await,
+            Action::AwaitMarker(stream) => {
+                let marker = self.fence()?.marker;
+                let side = stream.destination();
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                gate::await_marker(client, &marker, deadline).await.map_err(EngineError::database(side))
+            }
+            Action::Flush(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                gate::flush(client, epoch).await.map_err(EngineError::database(side))
+            }
+            Action::SetSequences(side) => {
+                let headroom = self.cutover.plan.switch.sequence_headroom;
+                let (to, from) = self.sides.both(side).await.map_err(EngineError::database(side))?;
+                self.observed.sequences = sequences::carry_over(from, to, epoch, headroom).await.map_err(EngineError::database(side))?;
+                Ok(())
+            }
+            Action::CheckFence(side) => self.check_fence(side, epoch).await,
+            Action::RemoveGate(side) => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                gate::remove(client, names.plan(), epoch).await.map_err(EngineError::database(side))
+            }
+        }
+    }
+
+    fn fence(&self) -> EngineResult<Fence> {
+        match &self.state()?.phase {
+            Phase::Fenced(_, fence) | Phase::Drained(_, fence) => Ok(fence.clone()),
+            phase => Err(EngineError::Mismatch {
+                what: format!("there is no fence while the cutover is {}", phase.describe()),
+                hint: "report this as a bug".to_owned(),
+            }),
+        }
+    }
+
+    /// Closes the gate, and sees that no table was made meanwhile that has none.
+    async fn close_gate(&mut self, side: Side, epoch: u64, deadline: Instant) -> EngineResult<()> {
+        let in_switch = self.state()?.switch().is_some();
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        gate::close(client, epoch, deadline).await.map_err(EngineError::database(side))?;
+        let unarmed = if in_switch { gate::unarmed(client).await.map_err(EngineError::database(side))? } else { Vec::new() };
+        self.observed.closed_after_ms = self.pause_ms();
+        if unarmed.is_empty() {
+            return Ok(());
+        }
+        Err(EngineError::Mismatch {
+            what: format!("made at the {side} since its tables were armed, and so not fenced: {}", unarmed.join(", ")),
+            hint: "make the same tables at the other side, let no migrations run during the switch, and try again".to_owned(),
+        })
+    }
+
+    async fn isolate(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let database = self.cutover.plan.database(side);
+        let keep = [database.url.user.as_str(), database.peer_url.user.as_str()];
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        if !gate::isolate(client, epoch, &keep).await.map_err(EngineError::database(side))? {
+            self.note(Notice::Warning(format!(
+                "the {side}'s database belongs to another role, so clients can still connect to it; its gate refuses their writes"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn copy_schema(&mut self, epoch: u64) -> EngineResult<()> {
+        let plan = &self.cutover.plan;
+        let target = self.sides.client(Side::Target).await.map_err(EngineError::database(Side::Target))?;
+        schema::copy(&plan.source.url, target, &self.cutover.names, epoch, &self.cutover.tools)
+            .await
+            .map_err(EngineError::database("schema"))?;
+        Ok(())
+    }
+
+    async fn copy_rows(&mut self, epoch: u64) -> EngineResult<()> {
+        let cutover = self.cutover;
+        let progress = Arc::new(copy::Progress::default());
+        let (told, mut snapshots) = tokio::sync::mpsc::channel(1);
+        let (go, proceed) = tokio::sync::oneshot::channel();
+        let job = copy::Job {
+            source: &cutover.plan.source.url,
+            target: &cutover.plan.target.url,
+            names: &cutover.names,
+            epoch,
+            jobs: cutover.plan.copy.jobs as usize,
+        };
+        let mut go = Some(go);
+        let work = copy::copy_rows(job, Arc::clone(&progress), async |snapshot| {
+            drop(told.send(snapshot).await);
+            drop(proceed.await);
+        });
+        let mut work = std::pin::pin!(work);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+        let report = loop {
+            tokio::select! {
+                done = &mut work => break done.map_err(EngineError::database("copy"))?,
+                Some(snapshot) = snapshots.recv() => {
+                    self.say(Command::SnapshotTaken(snapshot)).await?;
+                    if let Some(go) = go.take() { go.send(()).unwrap_or_default(); }
+                }
+                _ = tick.tick() => self.note(Notice::Progress(copy_progress(&progress))),
+            }
+        };
+        self.note(Notice::Progress(copy_progress(&progress)));
+        self.observed.facts = facts(&report);
+        Ok(())
+    }
+
+    async fn build_indexes(&mut self, epoch: u64) -> EngineResult<()> {
+        let plan = &self.cutover.plan;
+        let report =
+            index::build(&plan.source.url, &plan.target.url, &self.cutover.names, epoch, plan.copy.jobs as usize, &self.cutover.tools)
+                .await
+                .map_err(EngineError::database("indexes"))?;
+        self.observed.facts = facts(&report);
+        Ok(())
+    }
+
+    /// Runs a hook with the target's address in its environment; its identity was checked when we connected.
+    async fn run_hook(&mut self, hook: Hook, epoch: u64) -> EngineResult<()> {
+        let hooks = &self.cutover.plan.hooks;
+        let (command, side, name) = match hook {
+            Hook::Migrate => (&hooks.migrate, Side::Target, "migrate"),
+            Hook::Smoke => (&hooks.smoke, self.state()?.authority, "smoke"),
+        };
+        let Some(command) = command else { return Ok(()) };
+        let endpoint = self.cutover.endpoint(side);
+        let role = endpoint.url.user.clone();
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        let expected = self.log.begun()?.identity(side);
+        let found = identity(client, &endpoint.url).await.map_err(EngineError::database(side))?;
+        if !found.same_database(expected) {
+            return Err(EngineError::Mismatch {
+                what: format!("{} is not the {side} of this cutover", endpoint.url.address()),
+                hint: "the hook was not run".to_owned(),
+            });
+        }
+        if hook == Hook::Migrate {
+            gate::let_role_pass(client, epoch, &role, name, Some(hooks.timeout)).await.map_err(EngineError::database(side))?;
+        }
+        let environment = [
+            ("CUTOVER_PLAN".to_owned(), self.cutover.plan.name.clone()),
+            ("CUTOVER_ACTION".to_owned(), name.to_owned()),
+            ("CUTOVER_SIDE".to_owned(), side.to_string()),
+        ];
+        let ran = run_hook(command, &endpoint, &environment, hooks.timeout, &self.cutover.folder).await;
+        if hook == Hook::Migrate {
+            let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+            gate::let_role_pass(client, epoch, &role, name, None).await.map_err(EngineError::database(side))?;
+        }
+        ran.map(drop).map_err(|error| EngineError::Hook(format!("the {name} hook failed: {}", error.report())))
+    }
+
+    /// A slot that nobody reads keeps log for ever. That it could not be dropped is no reason to stop after a commit.
+    async fn drop_slot(&mut self, stream: Stream, epoch: u64) -> EngineResult<()> {
+        let side = stream.origin();
+        let dropped = match self.sides.client(side).await {
+            Ok(client) => stream::drop_slot(client, &self.cutover.names, stream, epoch).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = dropped {
+            let slot = self.cutover.names.slot(stream);
+            self.note(Notice::Warning(format!(
+                "the {side} still has the slot {slot}, which keeps its log from being removed: {error}; drop it with \
+                 SELECT pg_drop_replication_slot('{slot}')"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn catch_up(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
+        let limit = self.cutover.plan.pause.lag_bytes;
+        let report = self.report;
+        let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+        let names = &self.cutover.names;
+        follow::catch_up(origin, destination, names, stream, limit, deadline, |lag| {
+            report.notice(&Notice::Progress(Progress {
+                what: "catching up",
+                done: lag.done_bytes,
+                total: lag.total_bytes,
+                unit: "bytes",
+                per_second: lag.bytes_per_second,
+                eta_seconds: lag.eta_seconds,
+                detail: format!("{} bytes behind", lag.lag_bytes),
+            }));
+        })
+        .await
+        .map_err(EngineError::database(stream))
+    }
+
+    /// A8: no pause begins while the other side is behind, or misses a table.
+    async fn check_stream(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
+        let names = &self.cutover.names;
+        let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+        let problems = stream::check(origin, destination, names, stream).await.map_err(EngineError::database(stream))?;
+        if !problems.is_empty() {
+            return Err(EngineError::Mismatch {
+                what: format!("the {stream} stream does not carry everything: {}", problems.join("; ")),
+                hint: "mend it as each says; `cutover status` shows the stream".to_owned(),
+            });
+        }
+        origin.batch_execute("SELECT cutover.refuse_prepared()").await.map_err(|error| {
+            EngineError::database(stream.origin())(cutover_postgres::PgError::sql("looking for prepared transactions", error))
+        })?;
+        if self.cutover.plan.switch.reverse {
+            stream::await_launcher(origin, deadline).await.map_err(EngineError::database(stream.origin()))?;
+        }
+        let until = deadline.min(Instant::now() + Duration::from_secs(30));
+        self.catch_up(stream, until).await
+    }
+
+    async fn verify(&mut self) -> EngineResult<()> {
+        let plan = &self.cutover.plan.verify;
+        let options = verify::Options {
+            jobs: plan.jobs as usize,
+            chunk_rows: plan.chunk_rows,
+            rechecks: plan.rechecks,
+            ..verify::Options::default()
+        };
+        let progress = verify::Progress::default();
+        let state = self.state()?.clone();
+        let began = Instant::now();
+        let report = {
+            let work = verify(self.cutover, Some(&state), &options, &progress);
+            let mut work = std::pin::pin!(work);
+            let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+            loop {
+                tokio::select! {
+                    done = &mut work => break done?,
+                    _ = tick.tick() => self.note(Notice::Progress(verify_progress(&progress, began))),
+                }
+            }
+        };
+        self.observed.facts = [
+            ("tables".to_owned(), report.tables.into()),
+            ("rows".to_owned(), report.rows.into()),
+            ("seconds".to_owned(), report.seconds.into()),
+            ("rows_per_s".to_owned(), report.rows_per_s.into()),
+        ]
+        .into();
+        judge(&report)
+    }
+
+    async fn write_marker(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let marker = format!("{side}/{epoch}");
+        let url = &self.cutover.plan.database(side).url;
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        gate::write_marker(client, epoch, &marker).await.map_err(EngineError::database(side))?;
+        let lsn = cutover_postgres::catalogue::insert_lsn(client).await.map_err(EngineError::database(side))?;
+        let timeline = identity(client, url).await.map_err(EngineError::database(side))?.timeline;
+        self.observed.fence = Some(Fence { lsn, marker, timeline });
+        Ok(())
+    }
+
+    /// The last look before the commit point: the gate is closed at our epoch, on the server and timeline of the fence.
+    async fn check_fence(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let fence = self.fence()?;
+        let expected = self.state()?.identity(side).clone();
+        let url = &self.cutover.plan.database(side).url;
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        let gate = gate::state(client).await.map_err(EngineError::database(side))?;
+        let found = identity(client, url).await.map_err(EngineError::database(side))?;
+        let broken =
+            |what: String| EngineError::Mismatch { what, hint: "the switch is undone; try again when the server is steady".to_owned() };
+        if gate.open || gate.epoch != epoch {
+            return Err(broken(format!(
+                "the {side}'s gate is {} at epoch {}, ours is {epoch}",
+                if gate.open { "open" } else { "closed" },
+                gate.epoch
+            )));
+        }
+        if !found.same_database(&expected) || found.timeline != fence.timeline {
+            return Err(broken(format!(
+                "the {side} failed over while it was fenced: timeline {} of server {}, the fence stood on timeline {} of {}",
+                found.timeline, found.system_identifier, fence.timeline, expected.system_identifier
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Compares both sides as the stream flows now.
+pub(crate) async fn verify(
+    cutover: &Cutover,
+    state: Option<&State>,
+    options: &verify::Options,
+    progress: &verify::Progress,
+) -> EngineResult<verify::Report> {
+    let authority = state.map_or(Side::Source, |state| state.authority);
+    let sides = verify::Sides {
+        authority: &cutover.plan.database(authority).url,
+        follower: &cutover.plan.database(authority.other()).url,
+        authority_side: authority,
+        following: state.and_then(status::flowing).map(|stream| verify::Following::stream(&cutover.names, stream)),
+    };
+    verify::verify(&sides, &cutover.names, options, progress).await.map_err(EngineError::database("verify"))
+}
+
+/// Differences are a no, what could not be established is no yes.
+fn judge(report: &verify::Report) -> EngineResult<()> {
+    if report.differences_total > 0 {
+        let examples = report.differences.iter().take(10).map(ToString::to_string).collect();
+        return Err(EngineError::Differences { count: report.differences_total, examples });
+    }
+    if report.verdict() == verify::Verdict::Inconclusive {
+        let first = report.unsettled.first().map(|first| format!(", first {first}")).unwrap_or_default();
+        return Err(EngineError::Inconclusive(format!("{} rows could not be compared{first}", report.unsettled_total)));
+    }
+    Ok(())
+}
+
+fn copy_progress(progress: &copy::Progress) -> Progress {
+    let now = progress.snapshot();
+    Progress {
+        what: "copying",
+        done: now.bytes,
+        total: now.bytes_total,
+        unit: "bytes",
+        per_second: now.bytes_per_second,
+        eta_seconds: now.eta_seconds,
+        detail: format!("{} rows, {} of {} tables", now.rows, now.tables_done, now.tables),
+    }
+}
+
+fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
+    let now = progress.numbers();
+    let per_second = now.rows_done as f64 / began.elapsed().as_secs_f64().max(0.001);
+    let left = now.estimated_rows.saturating_sub(now.rows_done);
+    Progress {
+        what: "verifying",
+        done: now.rows_done,
+        total: now.estimated_rows.max(now.rows_done),
+        unit: "rows",
+        per_second,
+        eta_seconds: (per_second > 0.0).then(|| left as f64 / per_second),
+        detail: format!("{} of {} tables", now.tables_done, now.tables),
+    }
+}
+
+/// A report's fields, for the journal.
+fn facts(report: &impl serde::Serialize) -> std::collections::BTreeMap<String, serde_json::Value> {
+    match serde_json::to_value(report) {
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
+        _ => std::collections::BTreeMap::new(),
+    }
+}

@@ -1,0 +1,92 @@
+//! How far a copy has come, for whoever asks.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::catalogue::Table;
+
+/// The rate is that of so long.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// Counters of a copy under way.
+#[derive(Debug, Default)]
+pub struct Progress {
+    tables: AtomicU64,
+    tables_done: AtomicU64,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    bytes_total: AtomicU64,
+    seen: Mutex<VecDeque<(Instant, u64)>>,
+}
+
+/// One look at them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProgressSnapshot {
+    /// Tables in all.
+    pub tables: u64,
+    /// Tables that are done.
+    pub tables_done: u64,
+    /// Rows of those.
+    pub rows: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Bytes in all, as the tables' sizes let expect.
+    pub bytes_total: u64,
+    /// Bytes a second, lately.
+    pub bytes_per_second: f64,
+    /// Seconds left.
+    pub eta_seconds: Option<f64>,
+}
+
+impl Progress {
+    pub(super) fn begin(&self, tables: &[Table]) {
+        self.tables.store(tables.len() as u64, Relaxed);
+        self.bytes_total.store(tables.iter().map(|table| u64::try_from(table.bytes).unwrap_or(0)).sum(), Relaxed);
+    }
+
+    pub(super) fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn finish_table(&self, rows: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+        self.tables_done.fetch_add(1, Relaxed);
+    }
+
+    /// Looks. The rate is that since the looks of the last seconds.
+    #[must_use]
+    pub fn snapshot(&self) -> ProgressSnapshot {
+        let bytes = self.bytes.load(Relaxed);
+        let bytes_total = self.bytes_total.load(Relaxed).max(bytes);
+        let bytes_per_second = self.rate(bytes);
+        let eta_seconds = (bytes_per_second > 0.0).then(|| (bytes_total - bytes) as f64 / bytes_per_second);
+        ProgressSnapshot {
+            tables: self.tables.load(Relaxed),
+            tables_done: self.tables_done.load(Relaxed),
+            rows: self.rows.load(Relaxed),
+            bytes,
+            bytes_total,
+            bytes_per_second,
+            eta_seconds,
+        }
+    }
+
+    fn rate(&self, bytes: u64) -> f64 {
+        let now = Instant::now();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push_back((now, bytes));
+        while seen.len() > 2 && seen.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
+            seen.pop_front();
+        }
+        match seen.front() {
+            Some((at, before)) if now > *at => (bytes - before) as f64 / now.duration_since(*at).as_secs_f64(),
+            _ => 0.0,
+        }
+    }
+}

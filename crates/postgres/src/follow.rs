@@ -1,0 +1,285 @@
+//! How the stream is doing: how far behind, whether it stumbles and over what, whether its slot is in danger; and what
+//! was defined at one side only, because definitions are not replicated.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use cutover_core::{Lsn, Stream};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::{PgError, PgResult, catalogue, names::Names};
+
+/// A slot that may keep this little more is in danger.
+const SAFE_WAL_BYTES: i64 = 256 << 20;
+
+/// A stream, as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    /// Which.
+    pub stream: Stream,
+    /// How much of the origin's log the destination has not confirmed. Unit: bytes.
+    pub lag_bytes: u64,
+    /// How old the newest report of the destination's worker is that covers everything it was sent, in seconds; none
+    /// while it does not run.
+    pub lag_seconds: Option<f64>,
+    /// Whether the apply worker runs and reads the slot.
+    pub worker_running: bool,
+    /// Failed attempts to apply, since the statistics began (PostgreSQL 15 and newer).
+    pub apply_errors: Option<i64>,
+    /// How much log the slot keeps at the origin. Unit: bytes.
+    pub retained_bytes: u64,
+    /// The slot's state, as the server says it.
+    pub slot: String,
+    /// What a person should look at.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at a stream.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn status(origin: &Client, destination: &Client, names: &Names, stream: Stream) -> PgResult<StreamStatus> {
+    let slot = slot(origin, names, stream).await?;
+    let (worker_running, lag_seconds) = worker(destination, names, stream).await?;
+    let apply_errors = apply_errors(destination, names, stream).await?;
+    let mut warnings = Vec::new();
+    let Some(slot) = slot else {
+        warnings.push(format!(
+            "the {} has no slot {}: nothing is kept for the {}",
+            stream.origin(),
+            names.slot(stream),
+            stream.destination()
+        ));
+        return Ok(StreamStatus {
+            stream,
+            lag_bytes: 0,
+            lag_seconds,
+            worker_running,
+            apply_errors,
+            retained_bytes: 0,
+            slot: "missing".to_owned(),
+            warnings,
+        });
+    };
+    if !worker_running {
+        warnings.push(format!("the apply worker at the {} does not run", stream.destination()));
+    }
+    if let Some(errors) = apply_errors.filter(|errors| *errors > 0 && !slot.active) {
+        warnings.push(format!(
+            "applying failed {errors} times, and the worker is not reading: the {}'s log names the row",
+            stream.destination()
+        ));
+    }
+    match slot.wal_status.as_str() {
+        "lost" => warnings.push("the slot is lost: log that it needs was removed; the copy must be made again".to_owned()),
+        "unreserved" => warnings.push("the slot is about to be lost: raise max_slot_wal_keep_size at once".to_owned()),
+        _ => {
+            if let Some(safe) = slot.safe_wal_bytes.filter(|safe| *safe < SAFE_WAL_BYTES) {
+                warnings.push(format!("the slot will be lost after {safe} more bytes of log: raise max_slot_wal_keep_size"));
+            }
+        }
+    }
+    Ok(StreamStatus {
+        stream,
+        lag_bytes: slot.lag_bytes,
+        lag_seconds,
+        worker_running: worker_running && slot.active,
+        apply_errors,
+        retained_bytes: slot.retained_bytes,
+        slot: slot.wal_status,
+        warnings,
+    })
+}
+
+struct Slot {
+    active: bool,
+    wal_status: String,
+    lag_bytes: u64,
+    retained_bytes: u64,
+    safe_wal_bytes: Option<i64>,
+}
+
+async fn slot(origin: &Client, names: &Names, stream: Stream) -> PgResult<Option<Slot>> {
+    let sql = "SELECT active, COALESCE(wal_status, 'unknown'), \
+         GREATEST(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), confirmed_flush_lsn), 0)::bigint, \
+         GREATEST(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), restart_lsn), 0)::bigint, safe_wal_size \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let row = origin.query_opt(sql, &[&names.slot(stream)]).await.map_err(|error| PgError::sql("reading the slot", error))?;
+    let bytes = |value: Option<i64>| u64::try_from(value.unwrap_or_default()).unwrap_or_default();
+    Ok(row.map(|row| Slot {
+        active: row.get(0),
+        wal_status: row.get(1),
+        lag_bytes: bytes(row.get(2)),
+        retained_bytes: bytes(row.get(3)),
+        safe_wal_bytes: row.get(4),
+    }))
+}
+
+async fn worker(destination: &Client, names: &Names, stream: Stream) -> PgResult<(bool, Option<f64>)> {
+    let sql = "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - s.latest_end_time)::float8 \
+         FROM pg_catalog.pg_stat_subscription s WHERE s.subname = $1 AND s.relid IS NULL AND s.pid IS NOT NULL ORDER BY s.pid LIMIT 1";
+    let row =
+        destination.query_opt(sql, &[&names.subscription(stream)]).await.map_err(|error| PgError::sql("looking for the worker", error))?;
+    Ok((row.is_some(), row.and_then(|row| row.get::<_, Option<f64>>(0)).map(|seconds| seconds.max(0.0))))
+}
+
+async fn apply_errors(destination: &Client, names: &Names, stream: Stream) -> PgResult<Option<i64>> {
+    let failed = |error| PgError::sql("reading the subscription's statistics", error);
+    let known = destination.query_one("SELECT pg_catalog.to_regclass('pg_catalog.pg_stat_subscription_stats') IS NOT NULL", &[]);
+    if !known.await.map_err(failed)?.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let sql = "SELECT apply_error_count FROM pg_catalog.pg_stat_subscription_stats WHERE subname = $1";
+    let row = destination.query_opt(sql, &[&names.subscription(stream)]).await.map_err(failed)?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// How far a destination has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lag {
+    /// Still behind. Unit: bytes.
+    pub lag_bytes: u64,
+    /// Applied since we looked first. Unit: bytes.
+    pub done_bytes: u64,
+    /// To be applied in all, since we looked first. Unit: bytes.
+    pub total_bytes: u64,
+    /// Rate. Unit: bytes a second.
+    pub bytes_per_second: f64,
+    /// Seconds left at that rate.
+    pub eta_seconds: Option<f64>,
+}
+
+/// Waits until the destination is at most `limit` bytes of log behind.
+///
+/// # Errors
+/// [`PgError::TimedOut`] saying how far it still is, and what is wrong with the stream if something is.
+pub async fn catch_up(
+    origin: &Client,
+    destination: &Client,
+    names: &Names,
+    stream: Stream,
+    limit: u64,
+    deadline: Instant,
+    mut tell: impl FnMut(Lag),
+) -> PgResult<()> {
+    let begun = Instant::now();
+    let mut first: Option<(Lsn, u64)> = None;
+    loop {
+        let status = status(origin, destination, names, stream).await?;
+        if status.slot == "lost" || status.slot == "missing" {
+            return Err(PgError::Mismatch(status.warnings.join("; ")));
+        }
+        if status.lag_bytes <= limit && status.worker_running {
+            return Ok(());
+        }
+        let here = catalogue::insert_lsn(origin).await?;
+        let (since, lag_then) = *first.get_or_insert((here, status.lag_bytes));
+        let total_bytes = lag_then + here.bytes_since(since);
+        let done_bytes = total_bytes.saturating_sub(status.lag_bytes);
+        let bytes_per_second = done_bytes as f64 / begun.elapsed().as_secs_f64().max(1e-3);
+        let eta_seconds = (bytes_per_second > 0.0).then(|| status.lag_bytes as f64 / bytes_per_second);
+        tell(Lag { lag_bytes: status.lag_bytes, done_bytes, total_bytes, bytes_per_second, eta_seconds });
+        if Instant::now() >= deadline {
+            let wrong = if status.warnings.is_empty() { String::new() } else { format!(": {}", status.warnings.join("; ")) };
+            let doing = format!("waiting for the {}, still {} bytes behind{wrong},", stream.destination(), status.lag_bytes);
+            return Err(PgError::TimedOut { doing, limit: begun.elapsed() });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A definition that one side has and the other lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "drift", rename_all = "snake_case")]
+pub enum Drift {
+    /// A table or partition that only the origin has: its rows go nowhere.
+    TableMissing {
+        /// Its name.
+        table: String,
+    },
+    /// A table that only the destination has.
+    TableExtra {
+        /// Its name.
+        table: String,
+    },
+    /// A column that only the origin has: the stream stops at the next row.
+    ColumnMissing {
+        /// Table and column.
+        column: String,
+    },
+    /// A column that only the destination has.
+    ColumnExtra {
+        /// Table and column.
+        column: String,
+    },
+    /// A column whose type or NOT NULL differs.
+    ColumnDiffers {
+        /// Table and column.
+        column: String,
+        /// At the origin.
+        origin: String,
+        /// At the destination.
+        destination: String,
+    },
+    /// A sequence that only the origin has.
+    SequenceMissing {
+        /// Its name.
+        sequence: String,
+    },
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableMissing { table } => write!(f, "table {table} was made and the other side lacks it"),
+            Self::TableExtra { table } => write!(f, "table {table} is at the other side only"),
+            Self::ColumnMissing { column } => write!(f, "column {column} was added and the other side lacks it"),
+            Self::ColumnExtra { column } => write!(f, "column {column} is at the other side only"),
+            Self::ColumnDiffers { column, origin, destination } => {
+                write!(f, "column {column} is {origin} here and {destination} at the other side")
+            }
+            Self::SequenceMissing { sequence } => write!(f, "sequence {sequence} was made and the other side lacks it"),
+        }
+    }
+}
+
+/// What was defined at one side and not at the other.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn drift(origin: &Client, destination: &Client) -> PgResult<Vec<Drift>> {
+    let (here, there) = (catalogue::tables(origin).await?, catalogue::tables(destination).await?);
+    let by_name = |tables: &[catalogue::Table]| tables.iter().map(|table| (table.name.clone(), table.clone())).collect::<BTreeMap<_, _>>();
+    let (here, there) = (by_name(&here), by_name(&there));
+    let mut drift = Vec::new();
+    for (name, table) in &here {
+        match there.get(name) {
+            None => drift.push(Drift::TableMissing { table: name.to_string() }),
+            Some(other) => drift.extend(column_drift(table, other)),
+        }
+    }
+    drift.extend(there.keys().filter(|name| !here.contains_key(*name)).map(|name| Drift::TableExtra { table: name.to_string() }));
+    let (sequences, others) = (catalogue::sequences(origin).await?, catalogue::sequences(destination).await?);
+    let lacking = sequences.iter().filter(|sequence| !others.iter().any(|other| other.name == sequence.name));
+    drift.extend(lacking.map(|sequence| Drift::SequenceMissing { sequence: sequence.name.to_string() }));
+    Ok(drift)
+}
+
+fn column_drift(here: &catalogue::Table, there: &catalogue::Table) -> Vec<Drift> {
+    let mut drift = Vec::new();
+    let describe = |column: &catalogue::Column| format!("{}{}", column.type_name, if column.not_null { " not null" } else { "" });
+    for column in &here.columns {
+        let name = format!("{}.{}", here.name, column.name);
+        match there.columns.iter().find(|other| other.name == column.name) {
+            None => drift.push(Drift::ColumnMissing { column: name }),
+            Some(other) if describe(other) != describe(column) => {
+                drift.push(Drift::ColumnDiffers { column: name, origin: describe(column), destination: describe(other) });
+            }
+            Some(_) => {}
+        }
+    }
+    let extra = there.columns.iter().filter(|column| !here.columns.iter().any(|other| other.name == column.name));
+    drift.extend(extra.map(|column| Drift::ColumnExtra { column: format!("{}.{}", there.name, column.name) }));
+    drift
+}

@@ -1,0 +1,165 @@
+//! What comes after the rows: indexes and constraints in parallel, the rest in order, materialised views, statistics.
+
+use std::path::PathBuf;
+
+use cutover_core::plan::DatabaseUrl;
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_postgres::{Client, error::SqlState};
+
+use crate::{
+    PgError, PgResult, catalogue,
+    connect::{Purpose, connect},
+    gate,
+    names::{Names, ident},
+    pool::work_through,
+    schema::{Dump, Section, major},
+};
+
+/// What was built.
+#[derive(Clone, Debug, Serialize)]
+pub struct Built {
+    /// Indexes and constraints that are indexes.
+    pub indexes: usize,
+    /// Foreign keys, triggers, policies and the like.
+    pub others: usize,
+    /// Materialised views that were refreshed.
+    pub materialized_views: usize,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// One definition of the dump's second section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    name: String,
+    kind: String,
+    sql: String,
+}
+
+/// Builds everything. Done again, it leaves out what exists: each is a transaction of its own, so what exists is whole.
+///
+/// # Errors
+/// The server's answer, with what was being built.
+pub async fn build(
+    source: &DatabaseUrl,
+    target: &DatabaseUrl,
+    names: &Names,
+    epoch: u64,
+    jobs: usize,
+    tools: &[PathBuf],
+) -> PgResult<Built> {
+    let begun = Instant::now();
+    let application = names.application("indexes");
+    let client = connect(target, &Purpose::unbounded(&application)).await?;
+    let dump = Dump::read(source, names, major(&client).await?, tools).await?;
+    let (indexes, others): (Vec<Entry>, Vec<Entry>) =
+        entries(&dump.sql(Section::PostData).await?).into_iter().partition(|entry| matches!(entry.kind.as_str(), "INDEX" | "CONSTRAINT"));
+    let (index_count, other_count) = (indexes.len(), others.len());
+    work_through(target, &application, jobs, indexes, move |client, entry| define(client, entry, epoch)).await?;
+    work_through(target, &application, 1, others, move |client, entry| define(client, entry, epoch)).await?;
+    let views = refresh_views(source, client, names, epoch).await?;
+    analyze(target, &application, jobs).await?;
+    Ok(Built { indexes: index_count, others: other_count, materialized_views: views, seconds: begun.elapsed().as_secs_f64() })
+}
+
+async fn define(mut client: Client, entry: Entry, epoch: u64) -> PgResult<Client> {
+    let doing = format!("building {} {}", entry.kind.to_lowercase(), entry.name);
+    gate::let_pass(&client, "indexes").await?;
+    let transaction = gate::guarded(&mut client, epoch).await?;
+    let settings = "SET LOCAL lock_timeout = 0; SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL search_path = ''";
+    let failed = |error| PgError::sql(&doing, error);
+    transaction.batch_execute(settings).await.map_err(failed)?;
+    match transaction.batch_execute(&entry.sql).await {
+        Ok(()) => gate::commit(transaction, &doing).await?,
+        Err(error) if exists_already(&error) => transaction.rollback().await.map_err(failed)?,
+        Err(error) => return Err(failed(error)),
+    }
+    Ok(client)
+}
+
+fn exists_already(error: &tokio_postgres::Error) -> bool {
+    let second_primary_key = error.code() == Some(&SqlState::INVALID_TABLE_DEFINITION)
+        && error.as_db_error().is_some_and(|db| db.message().contains("multiple primary keys"));
+    second_primary_key || matches!(error.code(), Some(code) if *code == SqlState::DUPLICATE_OBJECT || *code == SqlState::DUPLICATE_TABLE)
+}
+
+/// Splits a section at the headers that `pg_restore` writes: `-- Name: …; Type: …; Schema: …; Owner: …`.
+fn entries(sql: &str) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for line in sql.lines() {
+        match header(line) {
+            Some((name, kind)) => entries.push(Entry { name: name.to_owned(), kind: kind.to_owned(), sql: String::new() }),
+            None => {
+                if let Some(entry) = entries.last_mut().filter(|entry| !line.starts_with("--") || !entry.sql.is_empty()) {
+                    entry.sql.push_str(line);
+                    entry.sql.push('\n');
+                }
+            }
+        }
+    }
+    entries
+}
+
+fn header(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.strip_prefix("-- Name: ")?.split_once("; Type: ")?;
+    let (kind, rest) = rest.split_once("; Schema: ")?;
+    rest.contains("; Owner: ").then_some((name, kind))
+}
+
+/// Refreshes the views that hold rows at the source. One that reads another comes after it.
+async fn refresh_views(source: &DatabaseUrl, mut target: Client, names: &Names, epoch: u64) -> PgResult<usize> {
+    let doing = "refreshing the materialised views";
+    let origin = connect(source, &Purpose::new(&names.application("indexes"))).await?;
+    let sql = "SELECT schemaname::text, matviewname::text FROM pg_catalog.pg_matviews m \
+         JOIN pg_catalog.pg_class c ON c.relname = m.matviewname AND c.relkind = 'm' \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = m.schemaname WHERE ispopulated ORDER BY c.oid";
+    let rows = origin.query(sql, &[]).await.map_err(|error| PgError::sql(doing, error))?;
+    let mut left: Vec<String> = rows.iter().map(|row| format!("{}.{}", ident(row.get(0)), ident(row.get(1)))).collect();
+    let count = left.len();
+    gate::let_pass(&target, "indexes").await?;
+    while !left.is_empty() {
+        let before = left.len();
+        let mut waiting = Vec::new();
+        for view in left {
+            let transaction = gate::guarded(&mut target, epoch).await?;
+            match transaction.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view}")).await {
+                Ok(()) => gate::commit(transaction, doing).await?,
+                // It reads one that holds nothing yet.
+                Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => waiting.push(view),
+                Err(error) => return Err(PgError::sql(format!("refreshing {view}"), error)),
+            }
+        }
+        if waiting.len() == before {
+            return Err(PgError::Mismatch(format!("these materialised views need each other: {}", waiting.join(", "))));
+        }
+        left = waiting;
+    }
+    Ok(count)
+}
+
+async fn analyze(target: &DatabaseUrl, application: &str, jobs: usize) -> PgResult<()> {
+    let client = connect(target, &Purpose::new(application)).await?;
+    let tables: Vec<String> = catalogue::tables(&client).await?.iter().map(|table| table.name.quoted()).collect();
+    work_through(target, application, jobs, tables, |client, table: String| async move {
+        client.batch_execute(&format!("ANALYZE {table}")).await.map_err(|error| PgError::sql(format!("analysing {table}"), error))?;
+        Ok(client)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_split_at_its_headers() {
+        let sql = "SET x = 1;\n\n--\n-- Name: t t_pkey; Type: CONSTRAINT; Schema: public; Owner: o\n--\n\nALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id);\n\n\n\
+                   --\n-- Name: i; Type: INDEX; Schema: public; Owner: o\n--\n\nCREATE INDEX i ON public.t USING btree (v);\n";
+        let entries = entries(sql);
+        let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+        assert_eq!(kinds, ["CONSTRAINT", "INDEX"]);
+        assert!(entries[0].sql.contains("PRIMARY KEY (id);") && !entries[0].sql.contains("SET x"));
+        assert!(entries[1].sql.contains("CREATE INDEX i"));
+    }
+}

@@ -1,0 +1,57 @@
+//! What exists at the target afterwards without its contents coming along, so that nobody is surprised.
+
+use cutover_core::Side;
+
+use super::super::{
+    Check, Context, Probe, Verdict,
+    context::Examined,
+    finding::{Draft, Fix, Inconclusive},
+};
+use crate::catalogue::USER_RELATION;
+
+pub(crate) const CHECK: Check = Check {
+    name: "not_moved",
+    about: "some things are made anew at the target instead of being moved, and some only in name",
+    probe: Probe::Query(|context| Box::pin(ask(context))),
+};
+
+async fn ask(context: &Context<'_>) -> Verdict {
+    let source = &context.source;
+    let mut drafts = Vec::new();
+    let message =
+        "materialised views are filled at the target when indexes are built, and not refreshed after that: refresh them after the switch";
+    drafts.extend(relations(source, 'm', message).await?);
+    let message = "foreign tables arrive as definitions: their rows stay where they are, and writes to them have no gate";
+    drafts.extend(relations(source, 'f', message).await?);
+    drafts.extend(extension_rows(source).await?);
+    drafts.extend(mappings(source).await?);
+    Ok(drafts)
+}
+
+async fn relations(source: &Examined<'_>, kind: char, message: &str) -> Result<Option<Draft>, Inconclusive> {
+    let sql = format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = '{kind}' AND {USER_RELATION} ORDER BY 1"
+    );
+    let names = source.lines("listing what does not move", &sql).await?;
+    Ok((!names.is_empty()).then(|| Draft::info(Side::Source, message).evidence(names)))
+}
+
+/// Rows that users put into an extension's tables. A dump carries those that the extension marks as configuration; the
+/// stream carries none.
+async fn extension_rows(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let sql = "SELECT DISTINCT pg_catalog.format('%s of %s', c::regclass, e.extname) FROM pg_catalog.pg_extension e \
+         CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) c JOIN pg_catalog.pg_class t ON t.oid = c WHERE t.relkind = 'r' ORDER BY 1";
+    let names = source.lines("looking at tables of extensions", sql).await?;
+    let message = "tables of extensions hold rows of yours: what is written there after the copy does not reach the target";
+    let fix = Fix::advice("leave them alone until the switch is done, or repeat the change at the target");
+    Ok((!names.is_empty()).then(|| Draft::warning(Side::Source, message).evidence(names).fix(fix)))
+}
+
+async fn mappings(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let sql = "SELECT pg_catalog.format('%s for %s', srvname, usename) FROM pg_catalog.pg_user_mappings ORDER BY 1";
+    let names = source.lines("listing user mappings", sql).await?;
+    let message =
+        "user mappings of foreign servers: a dump carries their options, and with them the passwords, only where our role may see them";
+    Ok((!names.is_empty()).then(|| Draft::info(Side::Source, message).evidence(names)))
+}

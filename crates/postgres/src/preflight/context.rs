@@ -1,0 +1,88 @@
+//! What the checks work on: the plan, and both sides with the facts that several checks need.
+
+use cutover_core::{Plan, Side, Stream};
+use tokio_postgres::{Client, Row, types::ToSql};
+
+use super::{
+    facts::{ApplicationRole, SideFacts, application_roles},
+    finding::Inconclusive,
+};
+use crate::{PgError, PgResult, names::Names};
+
+/// One run of the checks.
+pub(super) struct Context<'a> {
+    /// The plan.
+    pub(super) plan: &'a Plan,
+    /// Names of what the cutover makes.
+    pub(super) names: Names,
+    /// Whether a copy has begun, so that what bears our names is ours.
+    pub(super) prepared: bool,
+    pub(super) source: Examined<'a>,
+    pub(super) target: Examined<'a>,
+    application_roles: Result<Vec<ApplicationRole>, Inconclusive>,
+}
+
+/// A side, a session there, and what was read at once.
+pub(super) struct Examined<'a> {
+    pub(super) side: Side,
+    pub(super) client: &'a Client,
+    pub(super) facts: SideFacts,
+}
+
+impl<'a> Context<'a> {
+    pub(super) async fn read(plan: &'a Plan, source: &'a Client, target: &'a Client, prepared: bool) -> PgResult<Self> {
+        let source = Examined::read(Side::Source, source).await?;
+        let target = Examined::read(Side::Target, target).await?;
+        let application_roles = application_roles(source.client, source.facts.major, &plan.application_roles)
+            .await
+            .map_err(|error| Inconclusive::at(Side::Source, &error));
+        Ok(Self { plan, names: Names::new(&plan.name), prepared, source, target, application_roles })
+    }
+
+    pub(super) fn side(&self, side: Side) -> &Examined<'a> {
+        match side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        }
+    }
+
+    pub(super) fn sides(&self) -> [&Examined<'a>; 2] {
+        [&self.source, &self.target]
+    }
+
+    /// The application's roles at the source.
+    pub(super) fn application_roles(&self) -> Result<&[ApplicationRole], Inconclusive> {
+        self.application_roles.as_deref().map_err(Clone::clone)
+    }
+
+    /// The streams that this plan has.
+    pub(super) fn streams(&self) -> Vec<Stream> {
+        if self.plan.switch.reverse { vec![Stream::Forward, Stream::Reverse] } else { vec![Stream::Forward] }
+    }
+
+    /// The sides whose changes are published.
+    pub(super) fn origins(&self) -> Vec<&Examined<'a>> {
+        self.streams().into_iter().map(|stream| self.side(stream.origin())).collect()
+    }
+
+    /// The sides where the other's changes are applied.
+    pub(super) fn destinations(&self) -> Vec<&Examined<'a>> {
+        self.streams().into_iter().map(|stream| self.side(stream.destination())).collect()
+    }
+}
+
+impl<'a> Examined<'a> {
+    async fn read(side: Side, client: &'a Client) -> PgResult<Self> {
+        Ok(Self { side, client, facts: SideFacts::read(side, client).await? })
+    }
+
+    /// Runs a query.
+    pub(super) async fn query(&self, doing: &str, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Inconclusive> {
+        self.client.query(sql, values).await.map_err(|error| Inconclusive::at(self.side, &PgError::sql(doing, error)))
+    }
+
+    /// Runs a query that answers with one column of text.
+    pub(super) async fn lines(&self, doing: &str, sql: &str) -> Result<Vec<String>, Inconclusive> {
+        Ok(self.query(doing, sql, &[]).await?.iter().map(|row| row.get(0)).collect())
+    }
+}

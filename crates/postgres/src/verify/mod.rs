@@ -1,0 +1,278 @@
+//! Compares both sides row by row, and tells the truth while they move.
+//!
+//! One side is the *authority*, the other, the *follower*, is kept like it by logical replication. Every table is cut
+//! into ranges of its key, walked along the index at the authority; both sides sum up the hashes of a range's rows
+//! ([`sql`]), each in a statement of its own, so that no snapshot is held and VACUUM goes on. Sums of a moving table
+//! differ all the time. So the rows of a differing range are compared one by one, and those that differ are looked at
+//! again, after the follower has applied the position of the look at the authority, until each is proven equal or
+//! proven different ([`settle`](mod@settle)). What can be neither in a bounded number of looks is *unsettled*, which
+//! is never counted as equal.
+//!
+//! Tables whose key both sides may sort differently ([`ordering`]) are walked on both sides, and rows are looked up
+//! by key; in tables without a key every different row is counted ([`multiset`]). Memory stays flat: at most a few
+//! chunks per job, whatever the size of the data.
+
+mod chunks;
+mod following;
+mod multiset;
+mod ordering;
+mod progress;
+mod report;
+mod scope;
+mod session;
+mod settle;
+mod sql;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cutover_core::{Side, plan::DatabaseUrl};
+use tokio::sync::mpsc;
+use tokio_postgres::error::SqlState;
+
+use self::{
+    chunks::{Worker, walk},
+    following::Watch,
+    report::Findings,
+    scope::Scope,
+    session::{Pair, Session},
+    sql::TableSql,
+};
+pub use self::{
+    following::Following,
+    progress::{Progress, ProgressNumbers},
+    report::{Difference, DifferenceKind, Remark, Report, Unsettled, Verdict},
+};
+use crate::{PgError, PgResult, catalogue::QualifiedName, names::Names};
+
+/// The values of a key's columns, as text.
+type Key = Vec<String>;
+
+/// How a comparison is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Chunks compared at once; each takes a connection to both sides.
+    pub jobs: usize,
+    /// Rows in a chunk, at most; fewer where rows are wide.
+    pub chunk_rows: u32,
+    /// How often a row that differs is looked at again while both sides move, before it is locked for a moment at
+    /// the authority and looked at a last time.
+    pub rechecks: u32,
+    /// The tables to compare, a partitioned one with its partitions; all where absent.
+    pub tables: Option<Vec<QualifiedName>>,
+    /// How many differences are reported with their details; the others are counted.
+    pub max_differences: usize,
+    /// How long a follower that does not move at all is waited for.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { jobs: 2, chunk_rows: 10_000, rechecks: 5, tables: None, max_differences: 1000, patience: Duration::from_secs(30) }
+    }
+}
+
+/// The two databases to compare.
+#[derive(Clone, Debug)]
+pub struct Sides<'a> {
+    /// The database that the other one is measured by.
+    pub authority: &'a DatabaseUrl,
+    /// The other one.
+    pub follower: &'a DatabaseUrl,
+    /// Which side the authority is, for the report.
+    pub authority_side: Side,
+    /// How the follower follows; absent where both stand still, and the first look is the last.
+    pub following: Option<Following>,
+}
+
+/// Compares both sides. `progress` is kept up to date meanwhile.
+///
+/// # Errors
+/// [`PgError::Refused`] where a table that was asked for is on neither side, [`PgError::Connect`], and [`PgError::Sql`]
+/// or [`PgError::TimedOut`] where a side stopped answering and did not come back. A table that can't be read is no
+/// error but unsettled.
+pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progress: &Progress) -> PgResult<Report> {
+    let began = Instant::now();
+    let application = names.application("verify");
+    let mut pair = Pair::new(sides.authority, sides.follower, &application);
+    let scope = Scope::read(&mut pair, sides, options).await?;
+    let mut tables: Vec<_> = scope.comparisons.into_iter().map(Arc::new).collect();
+    // The largest first, so that no single one is left to the end.
+    tables.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));
+    progress.begin(tables.len() as u64, tables.iter().map(|table| table.estimated_rows as u64).sum());
+    let watch = sides
+        .following
+        .as_ref()
+        .map(|following| Watch::new(following, Session::new(Role::Authority, sides.authority, &application), options.patience));
+    let shared = Shared { watch, options, progress, findings: Mutex::new(scope.findings) };
+    compare(&shared, &tables, pair, sides, &application).await?;
+    let mut findings = shared.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    findings.differences.sort_by(|one, other| (&one.table, &one.key).cmp(&(&other.table, &other.key)));
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Report {
+        authority: sides.authority_side,
+        tables: tables.len() as u64,
+        chunks: findings.chunks,
+        rows: findings.rows,
+        seconds,
+        rows_per_s: findings.rows as f64 / seconds.max(0.001),
+        rechecked_rows: findings.rechecked_rows,
+        differences: findings.differences,
+        differences_total: findings.differences_total,
+        unsettled: findings.unsettled,
+        unsettled_total: findings.unsettled_total,
+        skipped: scope.skipped,
+        notes: scope.notes,
+    })
+}
+
+/// One walker cuts the tables into chunks, and the workers compare them as they come.
+async fn compare(shared: &Shared<'_>, tables: &[Arc<Comparison>], pair: Pair, sides: &Sides<'_>, application: &str) -> PgResult<()> {
+    let jobs = shared.options.jobs.max(1);
+    let (sender, receiver) = mpsc::channel(2 * jobs);
+    let receiver = tokio::sync::Mutex::new(receiver);
+    let workers = (0..jobs).map(|_| {
+        let worker = Worker::new(Pair::new(sides.authority, sides.follower, application), shared);
+        Box::pin(worker.run(&receiver))
+    });
+    let workers = futures_util::future::try_join_all(workers);
+    tokio::try_join!(Box::pin(walk(tables, pair, sender, shared)), workers)?;
+    Ok(())
+}
+
+/// Which of the two a statement is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Authority,
+    Follower,
+}
+
+impl Role {
+    fn other(self) -> Self {
+        match self {
+            Self::Authority => Self::Follower,
+            Self::Follower => Self::Authority,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Authority => "authority",
+            Self::Follower => "follower",
+        })
+    }
+}
+
+/// How a table is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    /// By ranges of its key.
+    Range,
+    /// Row by row, looked up by key, from both sides.
+    Lookup,
+    /// By counting equal rows.
+    Multiset,
+}
+
+/// One table to compare.
+struct Comparison {
+    name: QualifiedName,
+    method: Method,
+    /// The names of the key's columns.
+    key: Vec<String>,
+    /// At the authority, and at the follower.
+    sides: [TableSql; 2],
+    chunk_rows: u32,
+    bytes: f64,
+    estimated_rows: f64,
+    /// Parts of the work not done yet: its chunks under way, and the walk.
+    open: AtomicUsize,
+}
+
+impl Comparison {
+    fn new(
+        name: QualifiedName,
+        method: Method,
+        key: Vec<String>,
+        sides: [TableSql; 2],
+        chunk_rows: u32,
+        bytes: f64,
+        estimated_rows: f64,
+    ) -> Self {
+        Self { name, method, key, sides, chunk_rows, bytes, estimated_rows, open: AtomicUsize::new(1) }
+    }
+
+    fn at(&self, role: Role) -> &TableSql {
+        match role {
+            Role::Authority => &self.sides[0],
+            Role::Follower => &self.sides[1],
+        }
+    }
+
+    fn doing(&self) -> String {
+        format!("verifying {}", self.name)
+    }
+
+    fn named(&self, key: &Key) -> Vec<(String, String)> {
+        self.key.iter().cloned().zip(key.iter().cloned()).collect()
+    }
+
+    fn unsettled(&self, why: String) -> Unsettled {
+        Unsettled { table: self.name.clone(), key: Vec::new(), why }
+    }
+}
+
+/// What the workers share.
+struct Shared<'a> {
+    /// Absent where both sides stand still.
+    watch: Option<Watch>,
+    options: &'a Options,
+    progress: &'a Progress,
+    findings: Mutex<Findings>,
+}
+
+impl Shared<'_> {
+    fn findings(&self) -> Findings {
+        Findings::keeping(self.options.max_differences)
+    }
+
+    fn merge(&self, findings: Findings) {
+        self.progress.chunks_done(findings.chunks, findings.rows, findings.differences_total + findings.unsettled_total);
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).merge(findings);
+    }
+
+    /// One part of the work on a table is done.
+    fn part_done(&self, table: &Comparison) {
+        if table.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.progress.table_done();
+        }
+    }
+}
+
+/// Why a table can't be compared, where that is a matter of this table and not of the whole.
+fn refusal(error: &PgError) -> Option<String> {
+    let code = error.sql_state()?;
+    let known = [
+        SqlState::INSUFFICIENT_PRIVILEGE,
+        SqlState::UNDEFINED_TABLE,
+        SqlState::UNDEFINED_COLUMN,
+        SqlState::UNDEFINED_OBJECT,
+        SqlState::UNDEFINED_FUNCTION,
+        SqlState::QUERY_CANCELED,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+    ];
+    // 22: a value of one side is none of the other's type. XX001, XX002: a page or an index is corrupted.
+    let of_the_table = known.contains(code) || ["22", "XX00"].iter().any(|class| code.code().starts_with(class));
+    of_the_table.then(|| error.to_string())
+}

@@ -1,0 +1,64 @@
+//! How far a verification is, for whoever looks on.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How far a verification is. Written while it runs, and read from anywhere at any time.
+#[derive(Debug, Default)]
+pub struct Progress {
+    tables: AtomicU64,
+    tables_done: AtomicU64,
+    estimated_rows: AtomicU64,
+    rows_done: AtomicU64,
+    chunks_done: AtomicU64,
+    differences: AtomicU64,
+}
+
+/// The numbers of a [`Progress`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgressNumbers {
+    /// Tables to compare; 0 until they are known.
+    pub tables: u64,
+    /// Tables compared.
+    pub tables_done: u64,
+    /// Rows to compare, as the planner estimates them; not counting tables that it never looked at.
+    pub estimated_rows: u64,
+    /// Rows compared.
+    pub rows_done: u64,
+    /// Chunks compared.
+    pub chunks_done: u64,
+    /// Differences and unsettled rows so far.
+    pub differences: u64,
+}
+
+impl Progress {
+    /// The numbers now. Each is right by itself; together they may be a moment apart.
+    #[must_use]
+    pub fn numbers(&self) -> ProgressNumbers {
+        ProgressNumbers {
+            tables: self.tables.load(Relaxed),
+            tables_done: self.tables_done.load(Relaxed),
+            estimated_rows: self.estimated_rows.load(Relaxed),
+            rows_done: self.rows_done.load(Relaxed),
+            chunks_done: self.chunks_done.load(Relaxed),
+            differences: self.differences.load(Relaxed),
+        }
+    }
+
+    pub(super) fn begin(&self, tables: u64, estimated_rows: u64) {
+        self.tables.store(tables, Relaxed);
+        self.estimated_rows.store(estimated_rows, Relaxed);
+        for counter in [&self.tables_done, &self.rows_done, &self.chunks_done, &self.differences] {
+            counter.store(0, Relaxed);
+        }
+    }
+
+    pub(super) fn chunks_done(&self, chunks: u64, rows: u64, differences: u64) {
+        self.chunks_done.fetch_add(chunks, Relaxed);
+        self.rows_done.fetch_add(rows, Relaxed);
+        self.differences.fetch_add(differences, Relaxed);
+    }
+
+    pub(super) fn table_done(&self) {
+        self.tables_done.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,9 @@
+//! Preflight against real servers: a clean pair passes, each planted fault is found by name, and its fix mends it.
+
+#![cfg(test)]
+
+mod leftovers;
+mod roles;
+mod servers;
+mod support;
+mod tables;
