@@ -174,6 +174,6 @@ pub(crate) fn traffic_finding(adapter: &str, problem: Problem) -> Finding {
         side: None,
         message: format!("{adapter}: {}", problem.message),
         evidence: Vec::new(),
-        fix: (!problem.fix.is_empty()).then(|| Fix::Advice(problem.fix)),
+        fix: (!problem.fix.is_empty()).then_some(Fix::Advice(problem.fix)),
     }
 }

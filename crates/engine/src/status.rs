@@ -88,17 +88,17 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
     ];
     let mut stream = None;
     let mut drift = Vec::new();
-    if let (Some(state), Ok(source), Ok(target)) = (&state, &source_client, &target_client) {
-        if let Some(flowing) = flowing(state) {
-            let (origin, destination) = if flowing == Stream::Forward { (source, target) } else { (target, source) };
-            match follow::status(origin, destination, &cutover.names, flowing).await {
-                Ok(found) => stream = Some(found),
-                Err(error) => warnings.push(format!("the {flowing} stream can't be looked at: {error}")),
-            }
-            match follow::drift(origin, destination).await {
-                Ok(found) => drift = found,
-                Err(error) => warnings.push(format!("the definitions can't be compared: {error}")),
-            }
+    if let (Some(state), Ok(source), Ok(target)) = (&state, &source_client, &target_client)
+        && let Some(flowing) = flowing(state)
+    {
+        let (origin, destination) = if flowing == Stream::Forward { (source, target) } else { (target, source) };
+        match follow::status(origin, destination, &cutover.names, flowing).await {
+            Ok(found) => stream = Some(found),
+            Err(error) => warnings.push(format!("the {flowing} stream can't be looked at: {error}")),
+        }
+        match follow::drift(origin, destination).await {
+            Ok(found) => drift = found,
+            Err(error) => warnings.push(format!("the definitions can't be compared: {error}")),
         }
     }
     let traffic = traffic(cutover).await;
@@ -179,10 +179,10 @@ fn contradictions(state: Option<&State>, sides: &[SideStatus], traffic: &[Traffi
         let authority = side.side == state.authority;
         match side.open {
             Some(true) if !authority => {
-                warnings.push(format!("the {}'s gate is open, but the {} is in charge", side.side, state.authority))
+                warnings.push(format!("the {}'s gate is open, but the {} is in charge", side.side, state.authority));
             }
             Some(false) if authority => {
-                warnings.push(format!("the {} is in charge, but its gate is closed: writes are refused", side.side))
+                warnings.push(format!("the {} is in charge, but its gate is closed: writes are refused", side.side));
             }
             _ => {}
         }
@@ -194,7 +194,7 @@ fn contradictions(state: Option<&State>, sides: &[SideStatus], traffic: &[Traffi
     for adapter in traffic {
         match adapter.points_at {
             Some(side) if side != state.authority => {
-                warnings.push(format!("{} sends traffic to the {side}, but the {} is in charge", adapter.name, state.authority))
+                warnings.push(format!("{} sends traffic to the {side}, but the {} is in charge", adapter.name, state.authority));
             }
             _ if adapter.held => warnings.push(format!("{} holds traffic, though no switch is under way", adapter.name)),
             _ => {}

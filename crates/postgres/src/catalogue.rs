@@ -143,7 +143,7 @@ pub struct Sequence {
 pub async fn tables<C: GenericClient>(client: &C) -> PgResult<Vec<Table>> {
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition, c.relpersistence::text, c.relreplident::text, \
-             pg_catalog.pg_get_userbyid(c.relowner)::text, pg_catalog.pg_table_size(c.oid), c.reltuples::float8, \
+             pg_catalog.pg_get_userbyid(c.relowner)::text, COALESCE(pg_catalog.pg_table_size(c.oid), 0), c.reltuples::float8, \
              COALESCE((SELECT pg_catalog.array_agg(a.attname::text ORDER BY k.at) \
                  FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, at), pg_catalog.pg_attribute a \
                  WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND a.attnum = k.attnum AND k.at <= i.indnkeyatts \

@@ -1,5 +1,7 @@
 //! The gate, on real servers: each fact that the fence rests on, by a test that would catch its opposite.
 
+#![cfg(test)]
+
 use std::time::Duration;
 
 use cutover_core::{Side, plan::DatabaseUrl};

@@ -61,7 +61,7 @@ pub(super) async fn lock_head(client: &Client, plan: &str) -> Result<Head, Journ
     // A row that isn't there can't be locked. Another's that isn't committed yet is waited for.
     let make = "INSERT INTO cutover_journal.head (plan, seq, epoch, hash) VALUES ($1, 0, 0, $2) ON CONFLICT DO NOTHING";
     let origin = Hash::ORIGIN.as_bytes().as_slice();
-    let lock = "SELECT seq, epoch, hash FROM cutover_journal.head WHERE plan = $1";
+    let lock = "SELECT seq, epoch, hash FROM cutover_journal.head WHERE plan = $1 FOR UPDATE";
     let made: [(&(dyn ToSql + Sync), Type); 2] = [(&plan, Type::TEXT), (&origin, Type::BYTEA)];
     let locked: [(&(dyn ToSql + Sync), Type); 1] = [(&plan, Type::TEXT)];
     // Sent in one go.

@@ -1,0 +1,170 @@
+//! Two clusters, a `PgBouncer`, a bank under load, and the command that moves it.
+
+use std::{path::PathBuf, process::Stdio, time::Duration};
+
+use cutover_testkit::{
+    Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, Seed,
+    bank::{self, BankOptions, History, Load, LoadOptions, Verdict, check_history},
+    install, pgbouncer,
+};
+use tokio::process::Command;
+
+pub(crate) const DATABASE: &str = "bank";
+
+/// How long one call of the command may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) struct World {
+    pub(crate) source: Cluster,
+    pub(crate) target: Cluster,
+    pub(crate) bouncer: PgBouncer,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) seed: Seed,
+}
+
+/// What a call of the command came to.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Exit code; none if it was killed.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// Asserts the exit code.
+    #[track_caller]
+    pub(crate) fn code(self, expected: i32) -> Self {
+        assert_eq!(self.code, Some(expected), "\n--- out\n{}\n--- err\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn killed(self) -> Self {
+        assert_eq!(self.code, None, "\n--- out\n{}\n--- err\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn says(self, part: &str) -> Self {
+        assert!(self.err.contains(part) || self.out.contains(part), "does not say `{part}`\n--- out\n{}\n--- err\n{}", self.out, self.err);
+        self
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(self.out.lines().last().unwrap()).unwrap()
+    }
+}
+
+impl World {
+    /// PostgreSQL 15 to 15, with the plan of the documentation.
+    pub(crate) async fn new() -> Self {
+        Self::of(15, 15, "").await
+    }
+
+    /// Two majors, and more text at the end of the plan.
+    pub(crate) async fn of(source: u32, target: u32, more: &str) -> Self {
+        let seed = Seed::from_env_or_random();
+        let options = |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5);
+        let (source, target) = (install(source).unwrap(), install(target).unwrap());
+        let (source, target) = tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target"))).unwrap();
+        source.create_database(DATABASE).await.unwrap();
+        target.create_database(DATABASE).await.unwrap();
+        let bank = BankOptions { scale: 0.05, seed, ..BankOptions::default() };
+        bank::install(&source.url("postgres", DATABASE), &bank).await.unwrap();
+        bank::create_roles(&target.url("postgres", DATABASE), &bank).await.unwrap();
+        let bouncer = PgBouncer::start(&pgbouncer().unwrap(), PgBouncerOptions::new(vec![Db::on(&source, DATABASE)])).await.unwrap();
+        let world = Self { source, target, bouncer, folder: tempfile::tempdir().unwrap(), seed };
+        world.write_plan(more);
+        world
+    }
+
+    pub(crate) fn write_plan(&self, more: &str) {
+        let plan = format!(
+            "name = \"bank\"\nkind = \"switch\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n[[traffic]]\nkind = \"pgbouncer\"\n\
+             admin_url = \"{}\"\ndatabase = \"{DATABASE}\"\nconfig_file = \"{}\"\n{more}\n",
+            self.source.url("postgres", DATABASE),
+            self.target.url("postgres", DATABASE),
+            self.bouncer.admin_url(),
+            self.bouncer.config_file().display()
+        );
+        std::fs::write(self.plan(), plan).unwrap();
+    }
+
+    fn plan(&self) -> PathBuf {
+        self.folder.path().join("cutover.toml")
+    }
+
+    /// Runs the command to its end.
+    pub(crate) async fn cutover(&self, arguments: &[&str]) -> Said {
+        self.cutover_killed(arguments, None).await
+    }
+
+    /// Runs it, and kills it with SIGKILL at a failpoint.
+    pub(crate) async fn cutover_killed(&self, arguments: &[&str], failpoint: Option<&str>) -> Said {
+        let mut command = self.command(arguments);
+        if let Some(failpoint) = failpoint {
+            command.env("CUTOVER_FAILPOINT", failpoint);
+        }
+        let output = tokio::time::timeout(LIMIT, command.output()).await.unwrap_or_else(|_| panic!("{arguments:?} did not end")).unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+        command.arg("--plan").arg(self.plan()).args(arguments).env("CUTOVER_PG_BIN", cutover_testkit::newest_tools().unwrap());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Copied, following, verified.
+    pub(crate) async fn ready(&self) {
+        self.cutover(&["run", "--until", "ready"]).await.code(0);
+    }
+
+    /// Clients that write through the `PgBouncer`.
+    pub(crate) async fn load(&self, clients: u16) -> Load {
+        let options = LoadOptions { clients, seed: self.seed, rate: Some(400), ..LoadOptions::new(self.bouncer.url("app", DATABASE)) };
+        let load = Load::start(options).await.unwrap();
+        load.wait_acknowledged(20, Duration::from_secs(30)).await.unwrap();
+        load
+    }
+
+    /// Ends the load, waits until both sides are equal, and looks every write up.
+    pub(crate) async fn judge(&self, load: Load) -> (History, Verdict) {
+        let history = load.stop().await;
+        self.cutover(&["verify"]).await.code(0);
+        let authority = self.authority().await;
+        let (here, there) = if authority == "target" { (&self.target, &self.source) } else { (&self.source, &self.target) };
+        let verdict =
+            check_history(&here.url("postgres", DATABASE), Some(&there.url("postgres", DATABASE)), &history).await.unwrap();
+        assert!(verdict.is_clean(), "seed {:?}: {verdict:#?}\n{:?}", self.seed, history.errors);
+        (history, verdict)
+    }
+
+    pub(crate) async fn status(&self) -> serde_json::Value {
+        self.cutover(&["status", "--output", "json"]).await.code(0).json()
+    }
+
+    /// The side in charge, by the journal; and exactly that one takes writes.
+    pub(crate) async fn authority(&self) -> String {
+        let status = self.status().await;
+        let authority = status["state"]["authority"].as_str().unwrap().to_owned();
+        for side in status["sides"].as_array().unwrap() {
+            let open = side["open"].as_bool().unwrap();
+            assert_eq!(open, side["side"] == authority.as_str(), "B1: exactly one writable side: {status:#}");
+        }
+        authority
+    }
+
+    pub(crate) async fn phase(&self) -> String {
+        self.status().await["state"]["phase"].as_str().unwrap().to_owned()
+    }
+
+    /// One value of a query.
+    pub(crate) async fn ask(&self, cluster: &Cluster, sql: &str) -> String {
+        let client = cluster.client(DATABASE).await.unwrap();
+        client.query_one(&format!("SELECT ({sql})::text"), &[]).await.unwrap().get::<_, Option<String>>(0).unwrap_or_default()
+    }
+}
