@@ -111,6 +111,9 @@ client_tools() {
   rm -rf "$work"
 }
 
+work=
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
 [ $# -gt 0 ] || set -- 16 17 18
 need python3 "install it (apt-get install python3), then run this again"
 mkdir -p "$servers"

@@ -136,10 +136,10 @@ impl State {
         }
     }
 
-    /// Whether a pause has begun that is not yet committed.
+    /// Whether a switch is under way that is not yet committed, and so can be given up.
     #[must_use]
-    pub fn in_pause(&self) -> bool {
-        matches!(self.phase, Phase::Fencing(_) | Phase::Fenced(..) | Phase::Drained(..))
+    pub fn before_commit_point(&self) -> bool {
+        matches!(self.phase, Phase::Arming(_) | Phase::Armed(_) | Phase::Fencing(_) | Phase::Fenced(..) | Phase::Drained(..))
     }
 
     /// Switches that reached their commit point and opened, forth and back.

@@ -230,11 +230,12 @@ fn create(plan: PlanRef, shape: Shape, source: Identity, target: Identity) -> Re
     Ok(vec![Event::Created { plan, shape, source, target }])
 }
 
-/// A new driver undoes a pause that it finds before its commit point: the budget is gone with the old driver.
+/// A new driver undoes a switch that it finds before its commit point: the budget is gone with the old driver, and so
+/// is whoever decided.
 fn take_over(state: &State, driver: String) -> Vec<Event> {
     let mut events = vec![Event::DriverTookOver { driver }];
-    if state.in_pause() {
-        events.push(Event::Abandoned { why: "the driver that had begun the pause is gone".to_owned() });
+    if state.before_commit_point() {
+        events.push(Event::Abandoned { why: "the driver that had begun the switch is gone".to_owned() });
     }
     events
 }

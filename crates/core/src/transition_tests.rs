@@ -138,17 +138,17 @@ fn before_the_commit_point_everything_is_undone_and_after_it_nothing() {
 }
 
 #[test]
-fn a_driver_that_takes_over_undoes_a_pause_and_finishes_an_opening() {
+fn a_driver_that_takes_over_undoes_a_switch_and_finishes_an_opening() {
     let mut cutover = Cutover::new(true, false);
     cutover.run();
     cutover.say(Command::Switch { to: Side::Target }).unwrap();
     while next(cutover.state()).is_some() {
         let mut successor = Cutover(cutover.0.clone(), Vec::new());
-        let (in_pause, committed) = (cutover.state().in_pause(), cutover.state().authority == Side::Target);
+        let (undone, committed) = (cutover.state().before_commit_point(), cutover.state().authority == Side::Target);
         successor.say(Command::TakeOver { driver: "b".into() }).unwrap();
-        assert_eq!(matches!(successor.state().phase, Phase::Undoing(_)), in_pause);
+        assert_eq!(matches!(successor.state().phase, Phase::Undoing(_)), undone);
         successor.run();
-        let expected = if in_pause { Side::Source } else { Side::Target };
+        let expected = if undone { Side::Source } else { Side::Target };
         assert_eq!(successor.state().authority, expected, "committed: {committed}");
         cutover.say(report(next(cutover.state()).unwrap())).unwrap();
     }

@@ -167,6 +167,9 @@ impl Cutover {
         if driver.log.state().is_none() {
             self.begin(&mut driver).await?;
         }
+        if driver.state()?.ended() {
+            driver.log.decide(Command::Switch { to: Side::Target })?;
+        }
         driver.run().await?;
         let state = driver.state()?.clone();
         let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source;

@@ -114,6 +114,7 @@ impl<'a> Driver<'a> {
         if self.log.begun()?.ended() {
             return Ok(());
         }
+        self.refuse_strangers().await?;
         self.say(Command::TakeOver { driver }).await?;
         if self.log.begun()?.plan.digest != self.cutover.digest {
             let command = Command::RevisePlan { digest: self.cutover.digest.clone(), shape: self.cutover.shape() };
@@ -129,13 +130,25 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// A server that is not the journal's is never touched. One that can't be reached now may still be met later.
+    async fn refuse_strangers(&mut self) -> EngineResult<()> {
+        for side in Side::BOTH {
+            match self.sides.client(side).await {
+                Err(error @ PgError::Mismatch(_)) => return Err(EngineError::database(side)(error)),
+                Err(error) => self.note(Notice::Warning(format!("{side}: {error}"))),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Sessions of a driver before us may still copy. A side that can't be reached now is met again by the step that needs it.
     async fn end_other_drivers(&mut self) {
         let prefix = self.cutover.names.application("");
         for side in Side::BOTH {
             let ended = match self.sides.client(side).await {
                 Ok(client) => gate::end_other_drivers(client, &prefix, &[]).await,
-                Err(error) => Err(error),
+                Err(_) => continue,
             };
             match ended {
                 Ok(0) => {}

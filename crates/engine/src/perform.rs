@@ -48,8 +48,8 @@ impl Driver<'_> {
                 gate::disarm(client, epoch, deadline).await.map_err(EngineError::database(side))
             }
             Action::Publish(stream) => {
-                let client = self.sides.client(stream.origin()).await.map_err(EngineError::database(stream.origin()))?;
-                stream::publish(client, names, stream, epoch).await.map_err(EngineError::database(stream.origin()))?;
+                let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+                stream::publish(origin, destination, names, stream, epoch).await.map_err(EngineError::database(stream.origin()))?;
                 Ok(())
             }
             Action::CopyRows => self.copy_rows(epoch).await,
@@ -387,7 +387,15 @@ pub(crate) async fn verify(
         authority_side: authority,
         following: state.and_then(status::flowing).map(|stream| verify::Following::stream(&cutover.names, stream)),
     };
-    verify::verify(&sides, &cutover.names, options, progress).await.map_err(EngineError::database("verify"))
+    let mut report = verify::verify(&sides, &cutover.names, options, progress).await.map_err(EngineError::database("verify"))?;
+    if cutover.plan.hooks.migrate.is_some() {
+        let made_by_migration = match authority {
+            Side::Source => verify::DifferenceKind::ExtraTable,
+            Side::Target => verify::DifferenceKind::MissingTable,
+        };
+        report.set_aside(&made_by_migration, "made by the migration; only the target has it");
+    }
+    Ok(report)
 }
 
 /// Differences are a no, what could not be established is no yes.

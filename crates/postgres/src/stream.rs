@@ -24,10 +24,10 @@ const TABLES_AT_ONCE: usize = 500;
 ///
 /// # Errors
 /// [`PgError::Superseded`], or the server's answer.
-pub async fn publish(origin: &mut Client, names: &Names, stream: Stream, epoch: u64) -> PgResult<Vec<String>> {
+pub async fn publish(origin: &mut Client, destination: &Client, names: &Names, stream: Stream, epoch: u64) -> PgResult<Vec<String>> {
     let doing = "publishing the tables";
     let publication = names.publication(stream);
-    let wanted = wanted_tables(origin).await?;
+    let wanted = wanted_tables(origin, destination, stream).await?;
     let present = published(origin, &publication).await?;
     let transaction = gate::guarded(origin, epoch).await?;
     let failed = |error| PgError::sql(doing, error);
@@ -54,11 +54,21 @@ fn only(tables: &[String]) -> String {
     tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The tables that must be published, quoted: partitions by themselves, so that both sides are told alike.
-async fn wanted_tables(client: &Client) -> PgResult<Vec<String>> {
+/// The tables that must be published, quoted: partitions by themselves, so that both sides are told alike. A table that
+/// a migration made at the target only has nowhere to go on the way back.
+async fn wanted_tables(origin: &Client, destination: &Client, stream: Stream) -> PgResult<Vec<String>> {
+    let mut tables = row_tables(origin).await?;
+    if stream == Stream::Reverse {
+        let there = row_tables(destination).await?;
+        tables.retain(|table| there.contains(table));
+    }
+    tables.push("\"cutover\".\"marker\"".to_owned());
+    Ok(tables)
+}
+
+async fn row_tables(client: &Client) -> PgResult<Vec<String>> {
     let tables = catalogue::tables(client).await?;
-    let rows = tables.iter().filter(|table| table.holds_rows() && table.persistence == "p").map(|table| table.name.quoted());
-    Ok(rows.chain(["\"cutover\".\"marker\"".to_owned()]).collect())
+    Ok(tables.iter().filter(|table| table.holds_rows() && table.persistence == "p").map(|table| table.name.quoted()).collect())
 }
 
 /// The tables of a publication, quoted; none where it does not exist.
@@ -345,7 +355,7 @@ pub async fn drop_stream(
 pub async fn check(origin: &Client, destination: &Client, names: &Names, stream: Stream) -> PgResult<Vec<String>> {
     let mut problems = Vec::new();
     let publication = names.publication(stream);
-    let wanted = wanted_tables(origin).await?;
+    let wanted = wanted_tables(origin, destination, stream).await?;
     let present = published(origin, &publication).await?.unwrap_or_default();
     problems.extend(
         wanted.iter().filter(|table| !present.contains(table)).map(|table| format!("{table} is not published at the {}", stream.origin())),
@@ -353,10 +363,12 @@ pub async fn check(origin: &Client, destination: &Client, names: &Names, stream:
     problems.extend(present.iter().filter(|table| !wanted.contains(table)).map(|table| format!("{table} is published and should not be")));
     problems.extend(replicating(destination, names, stream, &present).await?);
     problems.extend(flowing(origin, names, stream).await?);
-    let here = catalogue::sequences(origin).await?;
-    let there = catalogue::sequences(destination).await?;
-    let lacking = here.iter().filter(|sequence| !there.iter().any(|other| other.name == sequence.name));
-    problems.extend(lacking.map(|sequence| format!("the {} has no sequence {}", stream.destination(), sequence.name)));
+    if stream == Stream::Forward {
+        let here = catalogue::sequences(origin).await?;
+        let there = catalogue::sequences(destination).await?;
+        let lacking = here.iter().filter(|sequence| !there.iter().any(|other| other.name == sequence.name));
+        problems.extend(lacking.map(|sequence| format!("the {} has no sequence {}", stream.destination(), sequence.name)));
+    }
     Ok(problems)
 }
 

@@ -8,14 +8,15 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use tokio_postgres::{Client, NoTls, config::SslMode};
+use tokio_postgres::Client;
 
 use crate::{
-    Error, Install, Result, eventually,
+    Auth, ClusterOptions, Error, Install, Result,
+    connection::{connect, url},
+    eventually,
     ports::free_port,
     process::{Home, locale},
     servers,
-    urls::url,
 };
 
 /// How long a server may take to be ready: it may have to recover first, beside many others on a small machine.
@@ -24,95 +25,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long an orderly shutdown may take, with its checkpoint and its standbys.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a session may take to be opened.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
 /// How often another port is tried when somebody took the one we found.
 const PORTS_TRIED: usize = 10;
-
-/// What every cluster is started with, unless its options say otherwise. Fit for logical replication between many
-/// small servers on one machine.
-const SETTINGS: &[(&str, &str)] = &[
-    ("wal_level", "logical"),
-    ("max_replication_slots", "20"),
-    ("max_wal_senders", "20"),
-    ("max_logical_replication_workers", "20"),
-    ("max_worker_processes", "40"),
-    ("max_connections", "200"),
-    ("shared_buffers", "32MB"),
-    // In the data folder, so that a crash leaves nothing behind on the machine.
-    ("dynamic_shared_memory_type", "mmap"),
-    ("listen_addresses", "127.0.0.1"),
-    ("log_line_prefix", "%m [%p] %q%u@%d %a "),
-    ("log_timezone", "UTC"),
-    ("timezone", "UTC"),
-];
-
-/// What to start.
-#[derive(Clone, Debug)]
-pub struct ClusterOptions {
-    /// What errors call it; also part of its folder's name.
-    pub name: String,
-    /// Added to `postgresql.conf` after the defaults, so these win.
-    pub settings: Vec<(String, String)>,
-    /// Whether commits survive a crash of the machine (`fsync`, `full_page_writes`). Servers that a test kills
-    /// should be durable, the others are faster without.
-    pub durable: bool,
-    /// How clients prove who they are.
-    pub auth: Auth,
-    /// More arguments for `initdb`, such as `--data-checksums`.
-    pub initdb: Vec<String>,
-}
-
-impl Default for ClusterOptions {
-    fn default() -> Self {
-        Self { name: "postgres".to_owned(), settings: Vec::new(), durable: true, auth: Auth::Trust, initdb: Vec::new() }
-    }
-}
-
-impl ClusterOptions {
-    /// The defaults, under a name.
-    #[must_use]
-    pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
-    }
-
-    /// One more setting.
-    #[must_use]
-    pub fn set(mut self, name: impl Into<String>, value: impl ToString) -> Self {
-        self.settings.push((name.into(), value.to_string()));
-        self
-    }
-
-    /// Faster, but what is committed may be lost when the machine crashes (not when only the server does).
-    #[must_use]
-    pub fn not_durable(mut self) -> Self {
-        self.durable = false;
-        self
-    }
-}
-
-/// How clients prove who they are.
-#[derive(Clone, Default)]
-pub enum Auth {
-    /// They needn't.
-    #[default]
-    Trust,
-    /// SCRAM-SHA-256 passwords.
-    Scram {
-        /// The password of the superuser `postgres`.
-        password: String,
-    },
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Trust => "Trust",
-            Self::Scram { .. } => "Scram(***)",
-        })
-    }
-}
 
 /// How to shut a server down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -352,16 +266,8 @@ impl Cluster {
         let doing = || format!("write {}", path.display());
         let text = std::fs::read_to_string(&path).map_err(|source| Error::io(doing(), source))?;
         let rest = text.split_once(OURS).map_or(text.as_str(), |(before, _)| before);
-        std::fs::write(&path, format!("{rest}{OURS}{}", self.settings())).map_err(|source| Error::io(doing(), source))
-    }
-
-    fn settings(&self) -> String {
-        let durable = if self.options.durable { "on" } else { "off" };
-        let own = [("port", self.port().to_string()), ("unix_socket_directories", self.home.path().display().to_string())];
-        let safety = ["fsync", "full_page_writes"].map(|name| (name, durable.to_owned()));
-        let fixed = SETTINGS.iter().map(|(name, value)| (*name, (*value).to_owned())).chain(own).chain(safety);
-        let given = self.options.settings.iter().map(|(name, value)| (name.as_str(), value.clone()));
-        fixed.chain(given).map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''"))).collect()
+        std::fs::write(&path, format!("{rest}{OURS}{}", self.options.conf(self.port(), self.home.path())))
+            .map_err(|source| Error::io(doing(), source))
     }
 
     /// Starts the server and waits until it takes connections.
@@ -403,21 +309,6 @@ impl Drop for Cluster {
             remove_shared_memory(&self.data());
         }
     }
-}
-
-/// Opens a session, and drives it in the background until the client is dropped.
-pub(crate) async fn connect(url: &str, doing: &str) -> Result<Client> {
-    let mut config: tokio_postgres::Config = url.parse().map_err(|source| Error::sql(doing, source))?;
-    config.ssl_mode(SslMode::Disable).connect_timeout(CONNECT_LIMIT);
-    if config.get_application_name().is_none() {
-        config.application_name("testkit");
-    }
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-    let (client, connection) =
-        connecting.map_err(|_| Error::timed_out(doing, CONNECT_LIMIT))?.map_err(|source| Error::sql(doing, source))?;
-    // How it ends is told to whoever uses the client.
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 /// Above our settings in postgresql.conf.

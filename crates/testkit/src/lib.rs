@@ -6,17 +6,19 @@
 
 pub mod bank;
 mod cluster;
+mod connection;
 mod error;
+mod options;
 mod pgbouncer;
 mod ports;
 mod process;
 mod proxy;
 mod servers;
-mod urls;
 mod wait;
 
-pub use cluster::{Auth, Cluster, ClusterOptions, Stop};
+pub use cluster::{Cluster, Stop};
 pub use error::{Error, Result};
+pub use options::{Auth, ClusterOptions};
 pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};
 pub use proxy::Proxy;
 pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers};

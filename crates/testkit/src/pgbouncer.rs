@@ -9,7 +9,13 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{Cluster, Error, PgBouncerInstall, Result, cluster::connect, eventually, ports::free_port, process::Home, urls::url};
+use crate::{
+    Cluster, Error, PgBouncerInstall, Result,
+    connection::{connect, url},
+    eventually,
+    ports::free_port,
+    process::Home,
+};
 
 /// How long it may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Error, Result, eventually, ports::free_port, urls::url};
+use crate::{Error, Result, connection::url, eventually, ports::free_port};
 
 /// How long it may take to get our port back after a cut.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -137,7 +137,7 @@ fn find_pgbouncers() -> Vec<PgBouncerInstall> {
 /// Every `bin` folder that may hold a server, best first.
 fn postgres_folders() -> Vec<PathBuf> {
     let mut bins: Vec<PathBuf> = Vec::new();
-    let own = std::env::var_os("CUTOVER_SERVERS").map(PathBuf::from);
+    let own = own_folder();
     let debian = children(Path::new("/usr/lib/postgresql"));
     bins.extend(
         own.iter()
@@ -168,7 +168,12 @@ fn folders() -> Vec<PathBuf> {
     let here = std::env::current_dir().ok();
     let program = std::env::current_exe().ok();
     let above = here.iter().chain(&program).flat_map(|start| start.ancestors()).map(|folder| folder.join(".servers"));
-    std::env::var_os("CUTOVER_SERVERS").map(PathBuf::from).into_iter().chain(above).filter(|folder| folder.is_dir()).collect()
+    own_folder().into_iter().chain(above).filter(|folder| folder.is_dir()).collect()
+}
+
+/// Absolute, since the programs in it are run from other folders.
+fn own_folder() -> Option<PathBuf> {
+    std::path::absolute(std::env::var_os("CUTOVER_SERVERS")?).ok()
 }
 
 fn path_folders() -> Vec<PathBuf> {

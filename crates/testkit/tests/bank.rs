@@ -2,7 +2,10 @@
 
 #![cfg(test)]
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use cutover_testkit::{
     Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, Proxy, Seed,
@@ -28,20 +31,25 @@ async fn worked(url: String, writes: u64, seed: Seed) -> History {
 }
 
 #[tokio::test]
-async fn every_server_here_can_hold_the_bank() {
-    for install in installs() {
+async fn every_server_here_starts_beside_the_others_and_can_hold_the_bank() {
+    let starts = installs().into_iter().map(|install| async move {
         let cluster = Cluster::start(&install, ClusterOptions::named("bank").not_durable()).await.unwrap();
         bank_on(&cluster, "bank", Seed::new(3)).await;
         let verdict = check_history(&cluster.url("app", "bank"), None, &History::default()).await.unwrap();
         assert!(verdict.is_clean(), "{}: {verdict:?}", install.version);
 
-        let count = "SELECT count(*) FROM bank.accounts";
         let client = cluster.client("bank").await.unwrap();
-        assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 1_000);
+        let sql = "SELECT (SELECT count(*) FROM bank.accounts), current_setting('server_version_num')::int / 10000, system_identifier FROM pg_control_system()";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i32>(1)), (1_000, i32::try_from(install.major).unwrap()));
         for forbidden in ["TRUNCATE bank.events", "ALTER TABLE bank.events DISABLE TRIGGER ALL", "SELECT setval('bank.order_numbers', 1)"] {
             assert!(client.batch_execute(&format!("SET ROLE app; {forbidden}")).await.is_err(), "the application may {forbidden}");
         }
-    }
+        (cluster, row.get::<_, i64>(2))
+    });
+    let clusters = futures_util::future::join_all(starts).await;
+    let identities: BTreeSet<_> = clusters.iter().map(|(_, identity)| identity).collect();
+    assert_eq!(identities.len(), clusters.len(), "no two servers are copies of each other");
 }
 
 #[tokio::test]
@@ -181,28 +189,31 @@ impl Tampering {
     async fn new() -> Self {
         let seed = Seed::from_env_or_random();
         let cluster = cluster(ClusterOptions::named("tampered").not_durable()).await;
-        bank_on(&cluster, "bank", seed).await;
+        cluster.create_database("bank").await.unwrap();
+        bank::install(&cluster.url("postgres", "bank"), &BankOptions { seed, scale: 0.0, ..BankOptions::default() }).await.unwrap();
         let history = worked(cluster.url("app", "bank"), 300, seed).await;
         assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
         Self { cluster, history, copies: 0 }
     }
 
-    /// Does something to a copy at the authority and to one at the other side, and lets the checker look.
+    /// Does something to a copy at the authority, to one at the other side, or both, and lets the checker look.
     async fn verdict(&mut self, at_authority: &str, at_other: &str, history: &History) -> Verdict {
         self.copies += 1;
         let mut urls = Vec::new();
         for (side, sql) in [("authority", at_authority), ("other", at_other)] {
+            if sql.is_empty() {
+                urls.push(self.cluster.url("postgres", "bank"));
+                continue;
+            }
             let db = format!("{side}_{}", self.copies);
             self.cluster.execute("postgres", &format!("CREATE DATABASE {db} TEMPLATE bank")).await.unwrap();
-            if !sql.is_empty() {
-                self.cluster.execute(&db, &format!("SET session_replication_role = replica; {sql}")).await.unwrap();
-            }
+            self.cluster.execute(&db, &format!("SET session_replication_role = replica; {sql}")).await.unwrap();
             urls.push(self.cluster.url("postgres", &db));
         }
         check_history(&urls[0], Some(&urls[1]), history).await.unwrap()
     }
 
-    /// Deletes, or repeats, the rows of an acknowledged write of this kind.
+    /// An acknowledged write of this kind, and where its rows are.
     fn one(&self, kind: OpKind) -> (bank::Op, String) {
         let op = self.history.acknowledged.iter().rfind(|op| op.kind == kind).unwrap();
         (*op, format!("(client, op) = ({}, {})", op.client, op.op))

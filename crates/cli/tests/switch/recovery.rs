@@ -48,7 +48,12 @@ async fn a_driver_killed_at_any_entry_in_both_directions_loses_nothing() {
 async fn a_driver_killed_anywhere_in_the_preparation_goes_on() {
     let world = World::new().await;
     let load = world.load(4).await;
-    let mut failpoints = vec!["before:created".to_owned(), "after:created".to_owned(), "before:snapshot_taken".to_owned(), "after:snapshot_taken".to_owned()];
+    let mut failpoints = vec![
+        "before:created".to_owned(),
+        "after:created".to_owned(),
+        "before:snapshot_taken".to_owned(),
+        "after:snapshot_taken".to_owned(),
+    ];
     // Each step of the preparation is one such entry; dying before it means doing the step again.
     failpoints.extend(std::iter::repeat_n("before:prepared".to_owned(), 1));
     for failpoint in failpoints {
@@ -88,7 +93,7 @@ async fn ctrl_c_while_a_writer_holds_up_the_pause_undoes_it() {
     let world = World::of(15, 15, "[pause]\nbudget = \"30s\"").await;
     world.ready().await;
     let writer = world.source.client(crate::world::DATABASE).await.unwrap();
-    writer.batch_execute("BEGIN; UPDATE bank.accounts SET balance = balance WHERE id = 1").await.unwrap();
+    writer.batch_execute("BEGIN; UPDATE bank.accounts SET balance = balance WHERE false").await.unwrap();
     let busy = tokio::spawn(async move { writer.batch_execute("SELECT pg_sleep(20); COMMIT").await });
     let child = world.command(&["run"]).spawn().unwrap();
     let pid = child.id().unwrap().to_string();

@@ -73,9 +73,11 @@ async fn pgstream_1203_sequences_that_nobody_owns_are_carried_over() {
     let world = World::new().await;
     let client = world.source.client(DATABASE).await.unwrap();
     client
-        .batch_execute("CREATE SEQUENCE public.lonely INCREMENT 7 START 1000; SELECT nextval('public.lonely') FROM generate_series(1, 50); \
+        .batch_execute(
+            "CREATE SEQUENCE public.lonely INCREMENT 7 START 1000; SELECT nextval('public.lonely') FROM generate_series(1, 50); \
              CREATE SEQUENCE public.down INCREMENT -1; SELECT nextval('public.down') FROM generate_series(1, 5); \
-             CREATE SEQUENCE public.unused; CREATE SEQUENCE public.bounded MAXVALUE 20000 CYCLE; SELECT setval('public.bounded', 100)")
+             CREATE SEQUENCE public.unused; CREATE SEQUENCE public.bounded MAXVALUE 20000 CYCLE; SELECT setval('public.bounded', 100)",
+        )
         .await
         .unwrap();
     world.ready().await;

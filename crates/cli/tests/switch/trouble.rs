@@ -14,14 +14,12 @@ async fn a_transaction_longer_than_the_budget_ends_in_exit_code_5_and_writes_go_
     let world = World::of(15, 15, "[pause]\nbudget = \"500ms\"\nattempts = 2").await;
     world.ready().await;
     let load = world.load(4).await;
-    let writer = tokio_postgres::connect(&world.source.url("postgres", DATABASE), tokio_postgres::NoTls).await.unwrap();
-    let (writer, connection) = writer;
-    tokio::spawn(connection);
-    // Armed first, so that arming does not wait for the writer.
-    writer.batch_execute("BEGIN").await.unwrap();
-    let busy = tokio::spawn(async move {
-        writer.batch_execute("UPDATE bank.positions SET quantity = quantity WHERE false; SELECT pg_sleep(12); COMMIT").await
-    });
+    // Once there and back: the source's tables are armed, so the writer meets the gate and not the arming.
+    world.cutover(&["run"]).await.code(0);
+    world.cutover(&["rollback", "--reason", "armed now"]).await.code(0);
+    let writer = world.source.client(DATABASE).await.unwrap();
+    writer.batch_execute("BEGIN; UPDATE bank.accounts SET balance = balance WHERE false").await.unwrap();
+    let busy = tokio::spawn(async move { writer.batch_execute("SELECT pg_sleep(12); COMMIT").await });
     world.cutover(&["run", "--reason", "too early"]).await.code(5).says("undone");
     assert_eq!(world.authority().await, "source");
     load.wait_acknowledged(50, SOON).await.unwrap();
@@ -116,7 +114,14 @@ async fn a_rollback_before_any_switch_removes_everything() {
     world.ready().await;
     world.cutover(&["rollback", "--reason", "not this week"]).await.code(0).says("torn down");
     for cluster in [&world.source, &world.target] {
-        for what in ["pg_replication_slots", "pg_publication", "pg_subscription", "pg_event_trigger", "pg_namespace WHERE nspname = 'cutover'", "pg_trigger WHERE tgname = 'cutover_gate'"] {
+        for what in [
+            "pg_replication_slots",
+            "pg_publication",
+            "pg_subscription",
+            "pg_event_trigger",
+            "pg_namespace WHERE nspname = 'cutover'",
+            "pg_trigger WHERE tgname = 'cutover_gate'",
+        ] {
             assert_eq!(world.ask(cluster, &format!("SELECT count(*) FROM {what}")).await, "0", "{what}");
         }
     }

@@ -65,9 +65,10 @@ impl World {
     /// Two majors, and more text at the end of the plan.
     pub(crate) async fn of(source: u32, target: u32, more: &str) -> Self {
         let seed = Seed::from_env_or_random();
-        let options = |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5);
+        let options = |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms");
         let (source, target) = (install(source).unwrap(), install(target).unwrap());
-        let (source, target) = tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target"))).unwrap();
+        let (source, target) =
+            tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target"))).unwrap();
         source.create_database(DATABASE).await.unwrap();
         target.create_database(DATABASE).await.unwrap();
         let bank = BankOptions { scale: 0.05, seed, ..BankOptions::default() };
@@ -137,8 +138,7 @@ impl World {
         self.cutover(&["verify"]).await.code(0);
         let authority = self.authority().await;
         let (here, there) = if authority == "target" { (&self.target, &self.source) } else { (&self.source, &self.target) };
-        let verdict =
-            check_history(&here.url("postgres", DATABASE), Some(&there.url("postgres", DATABASE)), &history).await.unwrap();
+        let verdict = check_history(&here.url("postgres", DATABASE), Some(&there.url("postgres", DATABASE)), &history).await.unwrap();
         assert!(verdict.is_clean(), "seed {:?}: {verdict:#?}\n{:?}", self.seed, history.errors);
         (history, verdict)
     }

@@ -23,8 +23,9 @@ const RETRIES: u32 = 2;
 /// How many keys are looked up by one statement.
 const LOOKUP_KEYS: usize = 1000;
 
-/// How often a range that grows while it is read is looked at again.
-const GROWING: u32 = 5;
+/// How often a part is cut further before its rows are looked up one by one. One cut is enough for a side with many
+/// rows that the other has not; a range that is long again after each cut grows, or is not the same range on both sides.
+const MOST_CUTS: u32 = 3;
 
 /// A part of the work.
 pub(super) enum Work {
@@ -126,8 +127,8 @@ struct Part {
     range: Range,
     /// How many rows it may have before it is cut further.
     rows: u32,
-    /// How often it was found to have grown.
-    grown: u32,
+    /// How often it was cut.
+    cuts: u32,
 }
 
 /// Compares parts of the work, over a connection to each side.
@@ -179,8 +180,14 @@ impl<'a> Worker<'a> {
 
     async fn range(&mut self, table: &Comparison, range: &Range) -> PgResult<Findings> {
         let mut findings = self.shared.findings();
-        let mut parts = vec![Part { range: range.clone(), rows: table.chunk_rows, grown: 0 }];
+        let mut parts = vec![Part { range: range.clone(), rows: table.chunk_rows, cuts: 0 }];
         while let Some(part) = parts.pop() {
+            if part.cuts > MOST_CUTS {
+                for role in [Role::Authority, Role::Follower] {
+                    self.look_up_range(table, role, &part.range, part.rows, &mut findings).await?;
+                }
+                continue;
+            }
             let (authority, follower) = match self.digests(table, &part.range).await {
                 Ok(digests) => digests,
                 Err(error) if is_timeout(&error) && part.rows > 1 => {
@@ -189,21 +196,17 @@ impl<'a> Worker<'a> {
                 }
                 Err(error) => return Err(error),
             };
-            let most = i64::from(part.rows) * 2;
-            if authority != follower && authority.rows.max(follower.rows) > most {
-                let larger = if authority.rows >= follower.rows { Role::Authority } else { Role::Follower };
-                parts.extend(self.cut(table, &part, larger, part.rows).await?);
-                continue;
-            }
             if authority != follower {
-                match self.candidates(table, &part).await? {
-                    Some(keys) => settle(&mut self.pair, self.shared, table, &keys, &mut findings).await?,
-                    None if part.grown < GROWING => {
-                        parts.push(Part { grown: part.grown + 1, ..part });
-                        continue;
-                    }
-                    None => findings.unsettled(table.unsettled("a range of keys grew faster than it could be read".to_owned())),
+                if authority.rows.max(follower.rows) > i64::from(part.rows) * 2 {
+                    let larger = if authority.rows >= follower.rows { Role::Authority } else { Role::Follower };
+                    parts.extend(self.cut(table, &part, larger, part.rows).await?);
+                    continue;
                 }
+                let Some(keys) = self.candidates(table, &part).await? else {
+                    parts.push(Part { cuts: part.cuts + 1, ..part });
+                    continue;
+                };
+                settle(&mut self.pair, self.shared, table, &keys, &mut findings).await?;
             }
             findings.rows += u64::try_from(authority.rows).unwrap_or(0);
             findings.chunks += 1;
@@ -226,9 +229,9 @@ impl<'a> Worker<'a> {
                 break;
             }
             let after = rest.after.replace(boundary.clone());
-            parts.push(Part { range: Range { after, upto: Some(boundary) }, rows, grown: part.grown });
+            parts.push(Part { range: Range { after, upto: Some(boundary) }, rows, cuts: part.cuts + 1 });
         }
-        parts.push(Part { range: rest, rows, grown: part.grown });
+        parts.push(Part { range: rest, rows, cuts: part.cuts + 1 });
         Ok(parts)
     }
 
@@ -254,25 +257,37 @@ impl<'a> Worker<'a> {
         Ok(Some(keys))
     }
 
-    /// Looks up at the other side every row that `role` has in the range.
     async fn lookups(&mut self, table: &Comparison, role: Role, range: &Range) -> PgResult<Findings> {
         let mut findings = self.shared.findings();
+        self.look_up_range(table, role, range, table.chunk_rows, &mut findings).await?;
+        Ok(findings)
+    }
+
+    /// Looks up at the other side every row that `role` has in the range, so many at a time.
+    async fn look_up_range(
+        &mut self,
+        table: &Comparison,
+        role: Role,
+        range: &Range,
+        page_rows: u32,
+        findings: &mut Findings,
+    ) -> PgResult<()> {
         let mut rest = range.clone();
         loop {
-            let page = self.pair.at(role).query(&table.doing(), &table.at(role).rows(&rest, table.chunk_rows)).await?;
+            let page = self.pair.at(role).query(&table.doing(), &table.at(role).rows(&rest, page_rows)).await?;
             let rows: Vec<(Key, [i64; 2])> = page.iter().map(keyed).collect();
             let mut differing = Vec::new();
             for rows in rows.chunks(LOOKUP_KEYS) {
                 self.look_up(table, role, rows, &mut differing).await?;
             }
-            settle(&mut self.pair, self.shared, table, &differing, &mut findings).await?;
+            settle(&mut self.pair, self.shared, table, &differing, findings).await?;
             if role == Role::Authority {
                 findings.rows += rows.len() as u64;
             }
             findings.chunks += 1;
             match rows.into_iter().next_back() {
-                Some((last, _)) if page.len() >= table.chunk_rows as usize => rest.after = Some(last),
-                _ => return Ok(findings),
+                Some((last, _)) if page.len() >= page_rows as usize => rest.after = Some(last),
+                _ => return Ok(()),
             }
         }
     }

@@ -153,6 +153,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Turns the differences of one kind into notes, where whoever asked knows the reason and it is no fault.
+    pub fn set_aside(&mut self, kind: &DifferenceKind, why: &str) {
+        let (aside, kept): (Vec<_>, Vec<_>) = self.differences.drain(..).partition(|difference| difference.kind == *kind);
+        self.differences = kept;
+        self.differences_total -= aside.len() as u64;
+        self.notes.extend(aside.into_iter().map(|difference| Remark { table: difference.table, why: why.to_owned() }));
+    }
+
     /// The outcome. Where nothing was compared at all it is inconclusive: no data is not good data.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

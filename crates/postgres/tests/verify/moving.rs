@@ -85,6 +85,7 @@ async fn write(client: Client, mut dice: Dice, writer: u64, stop: Arc<AtomicBool
     let insert = client.prepare("INSERT INTO queue VALUES ($1, $2) ON CONFLICT DO NOTHING").await.unwrap();
     let delete = client.prepare("DELETE FROM queue WHERE id = $1").await.unwrap();
     let count = client.prepare("UPDATE tally SET n = n + 1 WHERE v = $1").await.unwrap();
+    let toggle = client.prepare("UPDATE tally SET n = 1 - n WHERE v = 'v2'").await.unwrap();
     while !stop.load(Relaxed) {
         let key = |roll: i64| i32::try_from(roll).unwrap();
         let mut done = client.execute(&update, &[&key(dice.roll(495) - 100)]).await.unwrap();
@@ -95,6 +96,7 @@ async fn write(client: Client, mut dice: Dice, writer: u64, stop: Arc<AtomicBool
         done += client.execute(&delete, &[&key(dice.roll(40) - 20)]).await.unwrap();
         if writer == 0 {
             done += client.execute(&count, &[&format!("v{}", dice.roll(18) + 3)]).await.unwrap();
+            done += client.execute(&toggle, &[]).await.unwrap();
         }
         rows.fetch_add(done, Relaxed);
     }
@@ -178,6 +180,9 @@ async fn a_follower_that_stopped_is_never_called_equal() {
     let report = databases.verify(&Options { patience: Duration::from_secs(1), ..options() }).await;
     assert_eq!(report.verdict(), Verdict::Inconclusive, "{report:#?}");
     assert!(report.unsettled.iter().all(|unsettled| unsettled.why.contains("has not moved")), "{report:#?}");
+    for table in ["hot", "tally"] {
+        assert!(report.unsettled.iter().any(|unsettled| unsettled.table.name == table), "{table}: {report:#?}");
+    }
     assert!(report.seconds < 20.0, "a follower that stopped is waited for once, not {} s", report.seconds);
     load.end().await;
     databases.at_follower("ALTER SUBSCRIPTION stopped ENABLE").await;

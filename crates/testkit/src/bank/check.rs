@@ -8,7 +8,7 @@ use std::{
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{History, Op, OpKind, history::count};
-use crate::{Error, Result, cluster::connect};
+use crate::{Error, Result, connection::connect};
 
 /// How many findings are told in words.
 const DETAILS: usize = 50;

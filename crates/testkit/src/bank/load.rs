@@ -24,7 +24,7 @@ use super::{
     operation::{Mix, Tags},
     session::Session,
 };
-use crate::{Error, Result, Seed, cluster::connect};
+use crate::{Error, Result, Seed, connection::connect};
 
 /// How many errors are kept.
 const ERRORS_KEPT: usize = 20;

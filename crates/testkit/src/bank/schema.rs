@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::{Error, Result, Seed, cluster::connect};
+use crate::{Error, Result, Seed, connection::connect};
 
 /// At [`BankOptions::scale`] 1.
 const ACCOUNTS: f64 = 10_000.0;

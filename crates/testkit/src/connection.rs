@@ -1,9 +1,33 @@
-//! Connection URLs.
+//! Connection URLs, and sessions opened by them.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, NoTls, config::SslMode};
+
+use crate::{Error, Result};
+
+/// How long a session may take to be opened.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// `postgres://user[:password]@127.0.0.1:port/db`, with every part written so that it is read back as it was.
 pub(crate) fn url(user: &str, password: Option<&str>, port: u16, db: &str) -> String {
     let password = password.map(|password| format!(":{}", encode(password))).unwrap_or_default();
     format!("postgres://{}{password}@127.0.0.1:{port}/{}", encode(user), encode(db))
+}
+
+/// Opens a session, and drives it in the background until the client is dropped.
+pub(crate) async fn connect(url: &str, doing: &str) -> Result<Client> {
+    let mut config: tokio_postgres::Config = url.parse().map_err(|source| Error::sql(doing, source))?;
+    config.ssl_mode(SslMode::Disable).connect_timeout(CONNECT_LIMIT);
+    if config.get_application_name().is_none() {
+        config.application_name("testkit");
+    }
+    let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
+    let (client, connection) =
+        connecting.map_err(|_| Error::timed_out(doing, CONNECT_LIMIT))?.map_err(|source| Error::sql(doing, source))?;
+    // How it ends is told to whoever uses the client.
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 fn encode(text: &str) -> String {
