@@ -65,7 +65,8 @@ impl World {
     /// Two majors, and more text at the end of the plan.
     pub(crate) async fn of(source: u32, target: u32, more: &str) -> Self {
         let seed = Seed::from_env_or_random();
-        let options = |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms");
+        let options =
+            |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms");
         let (source, target) = (install(source).unwrap(), install(target).unwrap());
         let (source, target) =
             tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target"))).unwrap();
