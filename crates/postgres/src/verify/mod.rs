@@ -2,14 +2,14 @@
 //!
 //! One side is the *authority*, the other, the *follower*, is kept like it by logical replication. Every table is cut
 //! into ranges of its key, walked along the index at the authority; both sides sum up the hashes of a range's rows
-//! ([`sql`]), each in a statement of its own, so that no snapshot is held and VACUUM goes on. Sums of a moving table
+//! (`sql.rs`), each in a statement of its own, so that no snapshot is held and VACUUM goes on. Sums of a moving table
 //! differ all the time. So the rows of a differing range are compared one by one, and those that differ are looked at
 //! again, after the follower has applied the position of the look at the authority, until each is proven equal or
-//! proven different ([`settle`](mod@settle)). What can be neither in a bounded number of looks is *unsettled*, which
+//! proven different (`settle.rs`). What can be neither in a bounded number of looks is *unsettled*, which
 //! is never counted as equal.
 //!
-//! Tables whose key both sides may sort differently ([`ordering`]) are walked on both sides, and rows are looked up
-//! by key; in tables without a key every different row is counted ([`multiset`]). Memory stays flat: at most a few
+//! Tables whose key both sides may sort differently (`ordering.rs`) are walked on both sides, and rows are looked up
+//! by key; in tables without a key every different row is counted (`multiset.rs`). Memory stays flat: at most a few
 //! chunks per job, whatever the size of the data.
 
 mod chunks;
@@ -113,7 +113,7 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
     let shared = Shared { watch, options, progress, findings: Mutex::new(scope.findings) };
     compare(&shared, &tables, pair, sides, &application).await?;
     let mut findings = shared.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    findings.differences.sort_by(|one, other| (&one.table, &one.key).cmp(&(&other.table, &other.key)));
+    findings.sort();
     let seconds = began.elapsed().as_secs_f64();
     Ok(Report {
         authority: sides.authority_side,

@@ -25,7 +25,7 @@ pub(super) struct ColumnOrder {
 pub(super) enum Order {
     /// On nothing: numbers, times, bytes; or text in the order of its code points.
     Fixed,
-    /// On a collation with this provider, locale and version.
+    /// On a collation with this provider, locale and version, or on an enum with these labels.
     Collation(String),
     /// On something that can't be told: a collation without a version, or one inside a type.
     Unknown,
@@ -98,13 +98,16 @@ fn sql(server_version: i32) -> String {
                  JOIN pg_catalog.pg_am h ON h.oid = k.opcmethod AND h.amname = 'btree' \
                  WHERE k.opcdefault AND k.opcintype = COALESCE(NULLIF(t.typbasetype, 0), t.oid)) END, \
              t.typtype = 'c' OR (t.typtype IN ('r', 'm') AND t.oid >= 16384), \
-             CASE WHEN c.oid = 100 THEN COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') ELSE c.collprovider::text END, \
+             CASE WHEN t.typtype = 'e' THEN 'enum' \
+             WHEN c.oid = 100 THEN COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') ELSE c.collprovider::text END, \
              CASE WHEN c.oid = 100 THEN \
                  pg_catalog.concat_ws('/', COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale', d.datcollate::text), \
                      pg_catalog.to_jsonb(d) ->> 'daticurules') \
              ELSE pg_catalog.concat_ws('/', COALESCE(pg_catalog.to_jsonb(c) ->> 'colllocale', pg_catalog.to_jsonb(c) ->> 'colliculocale', c.collcollate::text), \
                      pg_catalog.to_jsonb(c) ->> 'collicurules') END, \
-             CASE WHEN c.oid = 100 THEN {default_version} ELSE pg_catalog.pg_collation_actual_version(c.oid) END, \
+             CASE WHEN t.typtype = 'e' THEN \
+                 (SELECT pg_catalog.string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid) \
+             WHEN c.oid = 100 THEN {default_version} ELSE pg_catalog.pg_collation_actual_version(c.oid) END, \
              COALESCE(c.collisdeterministic, true) \
          FROM pg_catalog.pg_attribute a \
          JOIN pg_catalog.pg_class r ON r.oid = a.attrelid AND r.relkind IN ('r', 'p') \

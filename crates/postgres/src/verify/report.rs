@@ -212,6 +212,15 @@ impl Findings {
         }
     }
 
+    /// Puts the differences in order. One row may have been found in two ranges, where the sides do not sort alike after
+    /// all: it counts once.
+    pub(super) fn sort(&mut self) {
+        self.differences.sort_by(|one, other| (&one.table, &one.key).cmp(&(&other.table, &other.key)));
+        let found = self.differences.len();
+        self.differences.dedup();
+        self.differences_total -= (found - self.differences.len()) as u64;
+    }
+
     /// Adds what another part of the work found.
     pub(super) fn merge(&mut self, other: Self) {
         let room = self.kept.saturating_sub(self.differences.len());
@@ -245,5 +254,7 @@ mod tests {
         }
         assert_eq!((all.differences.len(), all.differences_total), (3, 4));
         assert!(all.is_full());
+        all.sort();
+        assert_eq!((all.differences.len(), all.differences_total), (2, 3), "the same difference counts once");
     }
 }

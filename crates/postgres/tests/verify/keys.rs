@@ -137,6 +137,35 @@ async fn text_keys_under_the_same_collation_are_compared_by_range() {
     assert_eq!(report.notes, [], "initdb chose C.UTF-8 or C on both sides");
 }
 
+const STAGES: [&str; 2] = ["CREATE TYPE stage AS ENUM ('a', 'b', 'c', 'd')", "CREATE TYPE stage AS ENUM ('d', 'b', 'a', 'c')"];
+
+/// An enum by itself is known to sort differently; inside an array it is not, so no range is the same on both sides.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_not_shared_hides_and_invents_nothing() {
+    for (database, key) in [("disordered", "stage"), ("disordered_after_all", "stage[]")] {
+        let databases = Databases::new(database).await;
+        databases.at_authority(STAGES[0]).await;
+        databases.at_follower(STAGES[1]).await;
+        let value = |stage: &str| if key == "stage" { stage.to_owned() } else { format!("{{{stage}}}") };
+        databases.both(&format!("CREATE TABLE t (s {key}, id int, v int, PRIMARY KEY (s, id))")).await;
+        for stage in ["a", "b", "c", "d"] {
+            databases.both(&format!("INSERT INTO t SELECT '{}', i, 0 FROM generate_series(-50, 50) i", value(stage))).await;
+        }
+        let report = databases.verify(&small_chunks()).await;
+        assert_eq!((lines(&report), report.verdict()), (Vec::new(), Verdict::Equal));
+        assert_eq!(report.notes.is_empty(), key == "stage[]", "{:?}", report.notes);
+        let [a, b, d] = ["a", "b", "d"].map(value);
+        let changes = [
+            format!("UPDATE t SET v = 1 WHERE s = '{d}' AND id = 50"),
+            format!("DELETE FROM t WHERE s = '{b}' AND id = 0"),
+            format!("INSERT INTO t VALUES ('{a}', 51, 0)"),
+        ];
+        databases.at_follower(&changes.join(";")).await;
+        let expected = [format!("t s={a},id=51 extra"), format!("t s={b},id=0 missing"), format!("t s={d},id=50 differs in v")];
+        assert_eq!(lines(&databases.verify(&small_chunks()).await), expected);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_in_different_encodings_are_the_same_texts() {
     let latin = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'";
