@@ -116,6 +116,7 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
         Event::Opened { pause_ms } => format!("open after a pause of {pause_ms} ms"),
         Event::Abandoned { why } => format!("given up: {why}"),
         Event::Undone { pause_ms } => format!("undone: writes go on at the old side; they were held for {pause_ms} ms"),
+        Event::Restored => "restored: the old side is followed as before".to_owned(),
         Event::Completed => "completed: the target is the new source".to_owned(),
         Event::Archived { file, bytes: size, sha256 } => format!("archived to {file}, {}, sha256 {sha256}", bytes(*size)),
         Event::Retired => "retired: there is no way back any more".to_owned(),

@@ -152,11 +152,13 @@ pub enum Event {
         /// Why.
         why: String,
     },
-    /// An abandoned switch is undone: the old side takes writes and its changes flow as before.
+    /// An abandoned switch is undone: the old side takes writes.
     Undone {
         /// How long writes were held, in milliseconds.
         pause_ms: u64,
     },
+    /// After an undone switch the old side's changes flow as before.
+    Restored,
     /// The roles are swapped: the target is what the source was.
     Completed,
     /// A final archive of the old side was written and read back.
@@ -196,6 +198,7 @@ impl Event {
             Self::Smoked => "smoked",
             Self::Abandoned { .. } => "abandoned",
             Self::Undone { .. } => "undone",
+            Self::Restored => "restored",
             Self::Completed => "completed",
             Self::Archived { .. } => "archived",
             Self::Retired => "retired",

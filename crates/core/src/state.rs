@@ -37,7 +37,7 @@ pub enum Phase {
         /// The step that is next, or under way.
         step: Preparation,
     },
-    /// Set by the last preparation, or when an abandoned switch is undone: the authority takes writes, the other
+    /// Set by the last preparation, by an opening, or when an abandoned switch is undone altogether: the authority takes writes, the other
     /// side follows. A switch may begin.
     Following,
     /// Set by the decision to switch: the way back is being made and the gates armed. Nothing is held yet.
@@ -54,8 +54,11 @@ pub enum Phase {
     Opening(Switch),
     /// Set when the new side takes writes and there is a smoke test to run.
     Smoking(Switch),
-    /// Set by a decision to give a switch up before its commit point.
+    /// Set by a decision to give a switch up before its commit point. Writes may still be held.
     Undoing(Switch),
+    /// Set when writes go on at the old side. The stream is being turned round again; until it flows, its slot keeps
+    /// what the old side commits.
+    Restoring(Switch),
     /// Set by the decision that the target stays: the roles are swapped. The way back is still there.
     Completed,
     /// Set when the archive of the old side is written and read back.
@@ -131,7 +134,8 @@ impl State {
             | Phase::Drained(switch, _)
             | Phase::Opening(switch)
             | Phase::Smoking(switch)
-            | Phase::Undoing(switch) => Some(*switch),
+            | Phase::Undoing(switch)
+            | Phase::Restoring(switch) => Some(*switch),
             _ => None,
         }
     }

@@ -75,8 +75,10 @@ pub enum Step {
     Open(Switch),
     /// Try the new side.
     Smoke(Switch),
-    /// Undo a switch that was abandoned before its commit point.
+    /// Open the old side again, after a switch that was abandoned before its commit point.
     Undo(Switch),
+    /// Turn the stream round again, after the undo.
+    Restore(Switch),
     /// Drop the reverse stream and the gates.
     Retire,
     /// Remove everything that was made.
@@ -231,7 +233,8 @@ impl Step {
                 timeout: None,
                 in_pause: false,
             },
-            Self::Undo(switch) => undo(switch, reverse),
+            Self::Undo(switch) => undo(switch),
+            Self::Restore(switch) => restore(switch, reverse),
             Self::Retire => StepSpec {
                 name: "retire",
                 establishes: "the old side is archived and no longer kept in step; there is no way back any more",
@@ -369,15 +372,24 @@ fn drain(switch: Switch, reverse: bool) -> StepSpec {
     }
 }
 
-/// Writes go on first: while they are held, nothing else matters. The stream is turned round afterwards; what the
-/// old side commits meanwhile waits in its slot.
-fn undo(switch: Switch, reverse: bool) -> StepSpec {
-    let mut does = vec![Action::OpenGate(switch.from()), Action::ReleaseTraffic(switch.from())];
-    does.extend(turn_back(switch, reverse));
+/// Writes go on first: while they are held, nothing else matters. That the stream is turned round is a step of its own,
+/// so that a slot which was lost meanwhile keeps nobody from writing.
+fn undo(switch: Switch) -> StepSpec {
     StepSpec {
         name: "undo",
-        establishes: "the old side takes writes and is followed, as before",
-        does,
+        establishes: "the old side takes writes, and traffic goes there",
+        does: vec![Action::OpenGate(switch.from()), Action::ReleaseTraffic(switch.from())],
+        undo: vec![],
+        timeout: Some(5 * MINUTE),
+        in_pause: false,
+    }
+}
+
+fn restore(switch: Switch, reverse: bool) -> StepSpec {
+    StepSpec {
+        name: "restore",
+        establishes: "the old side is followed as before; meanwhile its slot kept what it committed",
+        does: turn_back(switch, reverse),
         undo: vec![],
         timeout: Some(5 * MINUTE),
         in_pause: false,

@@ -77,11 +77,13 @@ pub enum Command {
         /// Why.
         why: String,
     },
-    /// The abandoned switch is undone.
+    /// Of the abandoned switch nothing holds writes any more.
     Undone {
         /// How long writes were held, in milliseconds.
         pause_ms: u64,
     },
+    /// The old side's changes flow as before.
+    Restored,
     /// Swap the roles for good.
     Complete,
     /// The archive was written and read back.
@@ -191,12 +193,15 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::Smoked, Phase::Smoking(_)) => Ok(vec![Event::Smoked]),
         (Command::Abandon { why }, _) => abandon(state, why),
         (Command::Undone { pause_ms }, Phase::Undoing(_)) => Ok(vec![Event::Undone { pause_ms }]),
-        (Command::Complete, Phase::Following) if state.authority == Side::Target => Ok(vec![Event::Completed]),
+        (Command::Restored, Phase::Restoring(_)) => Ok(vec![Event::Restored]),
+        (Command::Complete, Phase::Following | Phase::Restoring(_)) if state.authority == Side::Target => Ok(vec![Event::Completed]),
         (Command::Complete, _) => not_now("completing"),
         (Command::Archived { file, sha256, bytes }, Phase::Completed) => Ok(vec![Event::Archived { file, sha256, bytes }]),
         (Command::Archived { .. }, _) => not_now("retiring"),
         (Command::Retired, Phase::Archived) => Ok(vec![Event::Retired]),
-        (Command::GiveUp, Phase::Preparing { .. } | Phase::Following | Phase::TearingDown) if state.authority == Side::Source => {
+        (Command::GiveUp, Phase::Preparing { .. } | Phase::Following | Phase::Restoring(_) | Phase::TearingDown)
+            if state.authority == Side::Source =>
+        {
             Ok(if matches!(state.phase, Phase::TearingDown) { vec![] } else { vec![Event::GivenUp] })
         }
         (Command::GiveUp, _) => not_now("giving up"),
@@ -212,6 +217,7 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
             | Command::Opened { .. }
             | Command::Smoked
             | Command::Undone { .. }
+            | Command::Restored
             | Command::Retired
             | Command::TornDown,
             _,
@@ -333,12 +339,15 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
         ) => Phase::Undoing(switch),
         (Event::Undone { pause_ms }, Phase::Undoing(switch)) => {
             state.pauses.push(Pause { opened: switch.from(), pause_ms: *pause_ms, undone: true });
-            Phase::Following
+            Phase::Restoring(switch)
         }
-        (Event::Completed, Phase::Following) if state.authority == Side::Target => Phase::Completed,
+        (Event::Restored, Phase::Restoring(_)) => Phase::Following,
+        (Event::Completed, Phase::Following | Phase::Restoring(_)) if state.authority == Side::Target => Phase::Completed,
         (Event::Archived { .. }, Phase::Completed) => Phase::Archived,
         (Event::Retired, Phase::Archived) => Phase::Retired,
-        (Event::GivenUp, Phase::Preparing { .. } | Phase::Following) if state.authority == Side::Source => Phase::TearingDown,
+        (Event::GivenUp, Phase::Preparing { .. } | Phase::Following | Phase::Restoring(_)) if state.authority == Side::Source => {
+            Phase::TearingDown
+        }
         (Event::TornDown, Phase::TearingDown) => Phase::TornDown,
         _ => return Err(illegal),
     };
@@ -366,6 +375,7 @@ pub fn next(state: &State) -> Option<Step> {
         Phase::Opening(switch) => Some(Step::Open(*switch)),
         Phase::Smoking(switch) => Some(Step::Smoke(*switch)),
         Phase::Undoing(switch) => Some(Step::Undo(*switch)),
+        Phase::Restoring(switch) => Some(Step::Restore(*switch)),
         Phase::Archived => Some(Step::Retire),
         Phase::TearingDown => Some(Step::TearDown),
         Phase::Following | Phase::Completed | Phase::Retired | Phase::TornDown => None,
@@ -387,6 +397,7 @@ impl Phase {
             Self::Opening(switch) => format!("opening the {}", switch.to),
             Self::Smoking(switch) => format!("trying the {}", switch.to),
             Self::Undoing(switch) => format!("undoing the switch to the {}", switch.to),
+            Self::Restoring(switch) => format!("restoring the {} stream after an undone switch", switch.stream()),
             Self::Completed => "completed".to_owned(),
             Self::Archived => "retiring".to_owned(),
             Self::Retired => "retired".to_owned(),

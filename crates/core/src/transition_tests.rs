@@ -32,6 +32,7 @@ fn report(step: Step) -> Command {
         Step::Open(_) => Command::Opened { pause_ms: 3 },
         Step::Smoke(_) => Command::Smoked,
         Step::Undo(_) => Command::Undone { pause_ms: 4 },
+        Step::Restore(_) => Command::Restored,
         Step::Retire => Command::Retired,
         Step::TearDown => Command::TornDown,
     }
@@ -212,7 +213,7 @@ impl World {
         assert!(!(self.open[0] && self.open[1]), "two writers after {action:?} in {:?}", state.phase);
         assert!(!(self.flowing[0] && self.flowing[1]), "a loop after {action:?} in {:?}", state.phase);
         // In an undo the writes go on first; until the stream flows again its slot keeps them.
-        if self.open[1] && state.shape.reverse && !matches!(state.phase, Phase::Archived | Phase::Undoing(_)) {
+        if self.open[1] && state.shape.reverse && !matches!(state.phase, Phase::Archived | Phase::Undoing(_) | Phase::Restoring(_)) {
             assert!(self.flowing[1], "the target takes writes without a way back after {action:?} in {:?}", state.phase);
         }
     }

@@ -205,7 +205,9 @@ impl Cutover {
                 driver.switch(Side::Source).await?;
             }
             Side::Source => {
-                resumed?;
+                if !matches!(driver.state()?.phase, Phase::Restoring(_)) {
+                    resumed?;
+                }
                 driver.say(Command::GiveUp).await?;
                 driver.run().await?;
             }
@@ -219,7 +221,10 @@ impl Cutover {
     /// If it is not possible from where the cutover stands.
     pub async fn complete(&self, drive: Drive<'_>) -> EngineResult<State> {
         let mut driver = Driver::take_over(self, drive).await?;
-        driver.run().await?;
+        let resumed = driver.run().await;
+        if !matches!(driver.state()?.phase, Phase::Restoring(_)) {
+            resumed?;
+        }
         driver.say(Command::Complete).await?;
         Ok(driver.state()?.clone())
     }

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use cutover_core::{Action, Command, Fence, Shape, Side, State, Step, next};
-use cutover_journal::Hold;
+use cutover_core::{Action, Command, Fence, Shape, Side, State, Step, Writes, next};
+use cutover_journal::{DriveError, Hold};
 use cutover_postgres::{PgError, gate, identity::identity};
 use cutover_traffic::TrafficError;
 use tokio::{sync::watch, time::Instant};
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long an undo, or an opening after the commit point, is tried before a person must look.
 const PERSIST_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the journal may be out of reach before a person must look.
+const HOLD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Between two attempts of a pause, so that clients draw breath.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
@@ -187,9 +190,7 @@ impl<'a> Driver<'a> {
 
     /// Decides and appends. When this returns, the state is what it says and durably so.
     pub(crate) async fn say(&mut self, command: Command) -> EngineResult<()> {
-        if !self.hold.is_held().await {
-            return Err(EngineError::Superseded("we no longer hold the journal".to_owned()));
-        }
+        self.keep_hold().await?;
         let events = self.log.decide(command)?;
         self.failpoint.before(&events);
         let entries = self.log.append(events, &self.voice).await?;
@@ -199,6 +200,35 @@ impl<'a> Driver<'a> {
         let events: Vec<_> = entries.into_iter().map(|(_, event)| event).collect();
         self.failpoint.after(&events);
         Ok(())
+    }
+
+    /// The session that holds the journal may have broken. It is taken again: an append is conditional, so if somebody
+    /// else drove meanwhile, ours fails.
+    async fn keep_hold(&mut self) -> EngineResult<()> {
+        let until = Instant::now() + HOLD_LIMIT;
+        while !self.hold.is_held().await {
+            match self.cutover.journal.drive(&self.voice.actor).await {
+                Ok(hold) => self.hold = hold,
+                Err(DriveError::Held { by, .. }) if by != self.hold.who() => {
+                    return Err(EngineError::Superseded(format!("{by} drives it now")));
+                }
+                Err(error) if Instant::now() >= until => return Err(self.journal_lost(&error)),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Ok(())
+    }
+
+    fn journal_lost(&self, error: &DriveError) -> EngineError {
+        let phase = self.log.state().map_or_else(|| "not begun".to_owned(), |state| state.phase.describe());
+        let held = self.log.state().is_some_and(|state| state.route().writes == Writes::Held);
+        EngineError::Unknown {
+            what: format!("the journal at {} can't be reached any more: {error}", self.cutover.journal_location()),
+            look: format!(
+                "the cutover was {phase}{}. Nothing more is done without the journal: bring it back and run `cutover run`",
+                if held { ", and writes are held" } else { "" }
+            ),
+        }
     }
 
     /// Lets the database change hands, in as many attempts as the plan allows.
@@ -257,14 +287,28 @@ impl<'a> Driver<'a> {
     fn kind(&self, step: Step) -> Kind {
         match step {
             Step::Arm(_) | Step::BeginPause(_) | Step::Fence(_) | Step::Drain(_) | Step::Commit(_) => Kind::Abandonable,
-            Step::Undo(_) | Step::Open(_) => Kind::Persistent,
+            Step::Undo(_) | Step::Open(_) | Step::Restore(_) => Kind::Persistent,
             Step::Prepare(_) | Step::Smoke(_) | Step::Retire | Step::TearDown => Kind::Preparation,
         }
     }
 
-    /// An undo or an opening that failed is tried again for a while: both are what ends a pause.
+    /// An undo or an opening that failed is tried again for a while: both are what ends a pause. So is turning the
+    /// stream round, but no write waits for that, and a slot that is lost does not come back.
     async fn persist(&mut self, step: Step, error: EngineError, until: Instant) -> EngineResult<()> {
         let name = step.spec(true).name;
+        if let Step::Restore(switch) = step
+            && (Instant::now() >= until || !transient(&error))
+        {
+            return Err(EngineError::Mismatch {
+                what: format!(
+                    "the switch was undone and writes go on at the {}, but the {} stream could not be restored: {error}",
+                    switch.from(),
+                    switch.stream()
+                ),
+                hint: "`cutover run` tries again. Where the slot is lost the copy must be made again: `cutover rollback` removes what was made"
+                    .to_owned(),
+            });
+        }
         if Instant::now() >= until {
             return Err(EngineError::Unknown {
                 what: format!("`{name}` could not be finished: {error}"),
@@ -354,6 +398,7 @@ impl<'a> Driver<'a> {
             Step::Open(_) => Command::Opened { pause_ms: observed.opened_after_ms },
             Step::Smoke(_) => Command::Smoked,
             Step::Undo(_) => Command::Undone { pause_ms: observed.opened_after_ms },
+            Step::Restore(_) => Command::Restored,
             Step::Retire => Command::Retired,
             Step::TearDown => Command::TornDown,
         })
@@ -402,6 +447,11 @@ fn traffic_timed_out(error: &TrafficError) -> bool {
         TrafficError::Several(errors) => errors.iter().all(traffic_timed_out),
         _ => false,
     }
+}
+
+/// Whether it may well be gone when we try again.
+fn transient(error: &EngineError) -> bool {
+    matches!(error, EngineError::Database { source, .. } if retryable(source))
 }
 
 fn retryable(error: &PgError) -> bool {

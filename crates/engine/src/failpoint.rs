@@ -1,8 +1,8 @@
-//! Where a test can have the driver killed: at each journal entry, before and after it is appended.
+//! Where a test can have the driver killed or stopped: at each journal entry, before and after it is appended.
 
 use cutover_core::Event;
 
-/// Kills this process with SIGKILL at one place. A release build has no such places.
+/// Kills this process with SIGKILL at one place, or stops it there with SIGSTOP. A release build has no such places.
 #[derive(Clone, Debug, Default)]
 pub struct Failpoint(Option<(Moment, String)>);
 
@@ -10,10 +10,12 @@ pub struct Failpoint(Option<(Moment, String)>);
 enum Moment {
     Before,
     After,
+    Stop,
 }
 
 impl Failpoint {
-    /// Reads `before:KIND` or `after:KIND`, with the kind of a journal entry.
+    /// Reads `before:KIND` or `after:KIND`, with the kind of a journal entry, to be killed there; or `stop:KIND`, to be
+    /// stopped after it.
     ///
     /// # Errors
     /// The text, if it is neither.
@@ -22,6 +24,7 @@ impl Failpoint {
         let moment = match moment {
             "before" => Moment::Before,
             "after" => Moment::After,
+            "stop" => Moment::Stop,
             _ => return Err(text.to_owned()),
         };
         Ok(Self(Some((moment, kind.to_owned()))))
@@ -33,6 +36,7 @@ impl Failpoint {
 
     pub(crate) fn after(&self, events: &[Event]) {
         self.hit(Moment::After, events);
+        self.hit(Moment::Stop, events);
     }
 
     #[cfg(debug_assertions)]
@@ -41,9 +45,13 @@ impl Failpoint {
             && *moment == now
             && events.iter().any(|event| event.kind() == kind)
         {
-            let pid = std::process::id().to_string();
+            let signal = |name: &str| drop(std::process::Command::new("kill").args([name, &std::process::id().to_string()]).status());
+            if now == Moment::Stop {
+                signal("-STOP");
+                return;
+            }
             // SIGKILL leaves nothing to clean up after us, which is the point.
-            drop(std::process::Command::new("kill").args(["-KILL", &pid]).status());
+            signal("-KILL");
             std::process::abort();
         }
     }

@@ -90,10 +90,14 @@ impl Driver<'_> {
             Action::Verify => self.verify().await,
             Action::CheckStream(stream) => self.check_stream(stream, deadline).await,
             Action::HoldTraffic => {
-                let current = self.cutover.endpoint(self.state()?.authority);
-                Ok(self.cutover.fleet.hold(&current, deadline).await?)
+                let side = self.state()?.authority;
+                self.still_driving(side, epoch).await?;
+                Ok(self.cutover.fleet.hold(&self.cutover.endpoint(side), deadline).await?)
             }
-            Action::ReleaseTraffic(side) => Ok(self.cutover.fleet.release(&self.cutover.endpoint(side), deadline).await?),
+            Action::ReleaseTraffic(side) => {
+                self.still_driving(side, epoch).await?;
+                Ok(self.cutover.fleet.release(&self.cutover.endpoint(side), deadline).await?)
+            }
             Action::WriteMarker(side) => self.write_marker(side, epoch).await,
             Action::AwaitMarker(stream) => {
                 let marker = self.fence()?.marker;
@@ -106,9 +110,10 @@ impl Driver<'_> {
                 gate::flush(client, epoch).await.map_err(EngineError::database(side))
             }
             Action::SetSequences(side) => {
-                let headroom = self.cutover.plan.switch.sequence_headroom;
+                let (headroom, all) = (self.cutover.plan.switch.sequence_headroom, side == Side::Target);
                 let (to, from) = self.sides.both(side).await.map_err(EngineError::database(side))?;
-                self.observed.sequences = sequences::carry_over(from, to, epoch, headroom).await.map_err(EngineError::database(side))?;
+                self.observed.sequences =
+                    sequences::carry_over(from, to, epoch, headroom, all).await.map_err(EngineError::database(side))?;
                 Ok(())
             }
             Action::CheckFence(side) => self.check_fence(side, epoch).await,
@@ -117,6 +122,12 @@ impl Driver<'_> {
                 gate::remove(client, names.plan(), epoch).await.map_err(EngineError::database(side))
             }
         }
+    }
+
+    /// Traffic and hooks know no epoch; so a database is asked for them whether it has seen a newer driver.
+    async fn still_driving(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        gate::guard(client, epoch).await.map_err(EngineError::database(side))
     }
 
     fn fence(&self) -> EngineResult<Fence> {
@@ -129,20 +140,42 @@ impl Driver<'_> {
         }
     }
 
-    /// Closes the gate, and sees that no table was made meanwhile that has none.
+    /// Closes the gate, and sees that no table was made meanwhile that has none, or that is not carried over.
     async fn close_gate(&mut self, side: Side, epoch: u64, deadline: Instant) -> EngineResult<()> {
         let in_switch = self.state()?.switch().is_some();
+        let names = &self.cutover.names;
         let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
         gate::close(client, epoch, deadline).await.map_err(EngineError::database(side))?;
-        let unarmed = if in_switch { gate::unarmed(client).await.map_err(EngineError::database(side))? } else { Vec::new() };
+        let mut made = Vec::new();
+        if in_switch {
+            made = stream::unpublished(client, names, Stream::from_side(side)).await.map_err(EngineError::database(side))?;
+            made = self.left_behind(side, made).await?;
+            let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+            made.extend(gate::unarmed(client).await.map_err(EngineError::database(side))?);
+        }
         self.observed.closed_after_ms = self.pause_ms();
-        if unarmed.is_empty() {
+        if made.is_empty() {
             return Ok(());
         }
         Err(EngineError::Mismatch {
-            what: format!("made at the {side} since its tables were armed, and so not fenced: {}", unarmed.join(", ")),
-            hint: "make the same tables at the other side, let no migrations run during the switch, and try again".to_owned(),
+            what: format!("made at the {side} since its tables were armed, and so not carried over: {}", made.join(", ")),
+            hint: "let no migrations run during the switch, and try again: `cutover status` says what to do about them".to_owned(),
         })
+    }
+
+    /// Of tables, quoted, that only one side has: those that must not stay behind when it hands over. On the way there
+    /// the application would miss each; on the way back only rows count, and what the plan's own migration made at the
+    /// target has nowhere to go.
+    async fn left_behind(&mut self, side: Side, tables: Vec<String>) -> EngineResult<Vec<String>> {
+        let state = self.state()?;
+        match side {
+            Side::Source => Ok(tables),
+            Side::Target if state.shape.migrate || !state.shape.reverse => Ok(Vec::new()),
+            Side::Target => {
+                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+                stream::holding_rows(client, tables).await.map_err(EngineError::database(side))
+            }
+        }
     }
 
     async fn isolate(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
@@ -229,6 +262,7 @@ impl Driver<'_> {
                 hint: "the hook was not run".to_owned(),
             });
         }
+        gate::guard(client, epoch).await.map_err(EngineError::database(side))?;
         if hook == Hook::Migrate {
             gate::let_role_pass(client, epoch, &role, name, Some(hooks.timeout)).await.map_err(EngineError::database(side))?;
         }
@@ -286,7 +320,18 @@ impl Driver<'_> {
     async fn check_stream(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
         let names = &self.cutover.names;
         let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
-        let problems = stream::check(origin, destination, names, stream).await.map_err(EngineError::database(stream))?;
+        let mut problems = stream::check(origin, destination, names, stream).await.map_err(EngineError::database(stream))?;
+        if !problems.is_empty() {
+            // A worker that stands still is the commonest of them, and knows why.
+            let cause = follow::cause(origin, destination, names, stream).await.ok().flatten();
+            problems.extend(cause.map(|cause| cause.to_string()));
+        }
+        let missing = stream::missing(origin, destination).await.map_err(EngineError::database(stream))?;
+        let missing = self.left_behind(stream.origin(), missing).await?;
+        problems.extend(missing.iter().map(|table| {
+            format!("{table} is at the {} only, and its rows would stay behind: move them by hand and drop it", stream.origin())
+        }));
+        let origin = self.sides.client(stream.origin()).await.map_err(EngineError::database(stream))?;
         if !problems.is_empty() {
             return Err(EngineError::Mismatch {
                 what: format!("the {stream} stream does not carry everything: {}", problems.join("; ")),

@@ -4,7 +4,7 @@ use cutover_core::{Phase, Side, State, Stream};
 use cutover_postgres::{
     PgResult,
     connect::{Purpose, connect},
-    follow::{self, Drift, StreamStatus},
+    follow::{self, Cause, Drift, StreamStatus},
     gate,
 };
 use cutover_traffic::Endpoint;
@@ -26,6 +26,8 @@ pub struct Status {
     pub sides: Vec<SideStatus>,
     /// The stream that flows, if one should.
     pub stream: Option<StreamStatus>,
+    /// What the stream stumbles over, if it does.
+    pub cause: Option<Cause>,
     /// What was defined at one side and not at the other.
     pub drift: Vec<Drift>,
     /// Where traffic goes.
@@ -86,14 +88,22 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
         side_status(Side::Source, source.1.address(), &source_client).await,
         side_status(Side::Target, target.1.address(), &target_client).await,
     ];
-    let mut stream = None;
+    let (mut stream, mut cause) = (None, None);
     let mut drift = Vec::new();
     if let (Some(state), Ok(source), Ok(target)) = (&state, &source_client, &target_client)
         && let Some(flowing) = flowing(state)
     {
         let (origin, destination) = if flowing == Stream::Forward { (source, target) } else { (target, source) };
         match follow::status(origin, destination, &cutover.names, flowing).await {
-            Ok(found) => stream = Some(found),
+            Ok(found) => {
+                if !found.worker_running && found.slot != "missing" && found.slot != "lost" {
+                    cause = follow::cause(origin, destination, &cutover.names, flowing).await.unwrap_or_else(|error| {
+                        warnings.push(format!("why the {flowing} stream stands still can't be told: {error}"));
+                        None
+                    });
+                }
+                stream = Some(found);
+            }
             Err(error) => warnings.push(format!("the {flowing} stream can't be looked at: {error}")),
         }
         match follow::drift(origin, destination).await {
@@ -109,6 +119,7 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
         state,
         sides,
         stream,
+        cause,
         drift,
         traffic,
         warnings,
@@ -119,7 +130,13 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
 pub(crate) fn flowing(state: &State) -> Option<Stream> {
     let following = matches!(
         state.phase,
-        Phase::Following | Phase::Smoking(_) | Phase::Completed | Phase::Archived | Phase::Arming(_) | Phase::Armed(_)
+        Phase::Following
+            | Phase::Smoking(_)
+            | Phase::Completed
+            | Phase::Archived
+            | Phase::Arming(_)
+            | Phase::Armed(_)
+            | Phase::Restoring(_)
     );
     let first = matches!(state.phase, Phase::Preparing { step } if step > cutover_core::Preparation::Follow);
     let kept = state.authority == Side::Source || state.shape.reverse;
@@ -208,6 +225,7 @@ fn next_command(state: Option<&State>) -> String {
     match (&state.phase, state.authority) {
         (Phase::Following, Side::Source) => "cutover run: switches to the target".to_owned(),
         (Phase::Following | Phase::Smoking(_), Side::Target) => "cutover complete, or cutover rollback --reason …".to_owned(),
+        (Phase::Restoring(_), Side::Source) => "cutover run: restores the stream; cutover rollback: gives the copy up".to_owned(),
         (Phase::Completed, _) => "cutover retire --archive FILE, or cutover rollback --reason …".to_owned(),
         (Phase::Retired | Phase::TornDown, _) => "nothing: it is over".to_owned(),
         (Phase::Preparing { .. }, _) => "cutover run --until ready: goes on with the preparation".to_owned(),

@@ -41,6 +41,15 @@ pub async fn guarded(client: &mut Client, epoch: u64) -> PgResult<Transaction<'_
     Ok(transaction)
 }
 
+/// Sees that no newer driver has touched this database, and lets no older one touch it from now on.
+///
+/// # Errors
+/// As [`guarded`].
+pub async fn guard(client: &mut Client, epoch: u64) -> PgResult<()> {
+    let transaction = guarded(client, epoch).await?;
+    commit(transaction, "looking for a newer driver").await
+}
+
 /// What every guarded transaction begins with.
 #[must_use]
 pub fn guard_sql(epoch: u64) -> String {

@@ -1,6 +1,6 @@
 //! Sequences are not replicated. In the pause every one of them, owned or not, is set at the side that opens.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::{
     PgError, PgResult,
@@ -22,8 +22,7 @@ fn target_value(sequence: &Sequence, headroom: u32) -> (i64, bool) {
     (value, sequence.is_called || value != sequence.last_value)
 }
 
-/// The statement that sets `sequences`; none where there are none. One that a migration made at the other side only is
-/// left out here; that the new side lacks none is checked before the pause.
+/// The statement that sets `sequences`; none where there are none. It answers with those that do not exist.
 #[must_use]
 pub fn set_sql(sequences: &[Sequence], headroom: u32) -> Option<String> {
     let rows: Vec<String> = sequences
@@ -36,25 +35,37 @@ pub fn set_sql(sequences: &[Sequence], headroom: u32) -> Option<String> {
     let values = rows.join(", ");
     (!rows.is_empty()).then(|| {
         format!(
-            "SELECT pg_catalog.setval(pg_catalog.to_regclass(s), value, called) FROM (VALUES {values}) v (s, value, called) \
-             WHERE pg_catalog.to_regclass(s) IS NOT NULL"
+            "SELECT s FROM (VALUES {values}) v (s, value, called) \
+             WHERE pg_catalog.setval(pg_catalog.to_regclass(s), value, called) IS NULL"
         )
     })
 }
 
-/// Sets every sequence at `to` as it is at `from`, with head-room. Returns how many.
+/// Sets every sequence at `to` as it is at `from`, with head-room. Returns how many. `all` says whether each must be
+/// there: on the way back those that a migration made have nowhere to go.
 ///
 /// # Errors
-/// [`PgError::Sql`].
-pub async fn carry_over(from: &Client, to: &mut Client, epoch: u64, headroom: u32) -> PgResult<u32> {
+/// [`PgError::Mismatch`] naming those that `to` lacks; [`PgError::Sql`].
+pub async fn carry_over(from: &Client, to: &mut Client, epoch: u64, headroom: u32, all: bool) -> PgResult<u32> {
     let doing = "setting the sequences";
     let sequences = catalogue::sequences(from).await?;
-    if let Some(sql) = set_sql(&sequences, headroom) {
-        let transaction = gate::guarded(to, epoch).await?;
-        transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
-        gate::commit(transaction, doing).await?;
+    let Some(sql) = set_sql(&sequences, headroom) else { return Ok(0) };
+    let transaction = gate::guarded(to, epoch).await?;
+    let answer = transaction.simple_query(&sql).await.map_err(|error| PgError::sql(doing, error))?;
+    let lacking: Vec<&str> = answer.iter().filter_map(lacking).collect();
+    if all && !lacking.is_empty() {
+        return Err(PgError::Mismatch(format!("{doing}: there is no sequence {}", lacking.join(", "))));
     }
-    Ok(u32::try_from(sequences.len()).unwrap_or(u32::MAX))
+    let set = sequences.len() - lacking.len();
+    gate::commit(transaction, doing).await?;
+    Ok(u32::try_from(set).unwrap_or(u32::MAX))
+}
+
+fn lacking(message: &SimpleQueryMessage) -> Option<&str> {
+    match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -66,6 +66,15 @@ async fn wanted_tables(origin: &Client, destination: &Client, stream: Stream) ->
     Ok(tables)
 }
 
+/// Tables of the origin, quoted, that the destination lacks.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn missing(origin: &Client, destination: &Client) -> PgResult<Vec<String>> {
+    let there = row_tables(destination).await?;
+    Ok(row_tables(origin).await?.into_iter().filter(|table| !there.contains(table)).collect())
+}
+
 async fn row_tables(client: &Client) -> PgResult<Vec<String>> {
     let tables = catalogue::tables(client).await?;
     Ok(tables.iter().filter(|table| table.holds_rows() && table.persistence == "p").map(|table| table.name.quoted()).collect())
@@ -195,12 +204,13 @@ pub async fn enable(
     gate::commit(transaction, &doing).await?;
     let slot = names.slot(stream);
     let mut poll = POLL.0;
-    let sql = "SELECT active FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+    let sql = "SELECT active, wal_status IS NOT DISTINCT FROM 'lost' FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
     loop {
         let row = origin.query_opt(sql, &[&slot]).await.map_err(|error| PgError::sql(&doing, error))?;
-        match row.map(|row| row.get(0)) {
-            Some(true) => return Ok(()),
-            Some(false) => wait(&mut poll, deadline, &format!("{doing}: nobody reads the slot {slot}")).await?,
+        match row.map(|row| (row.get(0), row.get(1))) {
+            Some((true, _)) => return Ok(()),
+            Some((false, true)) => return Err(PgError::Mismatch(format!("the {}'s slot {slot} is lost", stream.origin()))),
+            Some((false, false)) => wait(&mut poll, deadline, &format!("{doing}: nobody reads the slot {slot}")).await?,
             None => return Err(PgError::Mismatch(format!("the {} has no slot {slot}", stream.origin()))),
         }
     }
@@ -370,6 +380,40 @@ pub async fn check(origin: &Client, destination: &Client, names: &Names, stream:
         problems.extend(lacking.map(|sequence| format!("the {} has no sequence {}", stream.destination(), sequence.name)));
     }
     Ok(problems)
+}
+
+/// Tables behind the gate that hold rows and are not published: made since the stream was last checked. One cheap query,
+/// so that it can be asked inside the pause, behind the closed gate.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn unpublished(origin: &Client, names: &Names, stream: Stream) -> PgResult<Vec<String>> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_trigger t \
+         JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE t.tgname = 'cutover_gate' AND c.relkind = 'r' AND c.relpersistence = 'p' AND NOT EXISTS ( \
+             SELECT FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid \
+             WHERE r.prrelid = c.oid AND p.pubname = $1) ORDER BY 1, 2 LIMIT 20";
+    let rows = origin
+        .query(sql, &[&names.publication(stream)])
+        .await
+        .map_err(|error| PgError::sql("looking for tables that are not published", error))?;
+    Ok(rows.iter().map(|row| format!("{}.{}", ident(row.get(0)), ident(row.get(1)))).collect())
+}
+
+/// Of these tables, quoted, those that hold a row.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn holding_rows(client: &Client, tables: Vec<String>) -> PgResult<Vec<String>> {
+    let mut holding = Vec::new();
+    for table in tables {
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {table})");
+        let row = client.query_one(&sql, &[]).await.map_err(|error| PgError::sql(format!("looking into {table}"), error))?;
+        if row.get(0) {
+            holding.push(table);
+        }
+    }
+    Ok(holding)
 }
 
 /// Every published table must be in state `r` at the destination.

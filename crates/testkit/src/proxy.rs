@@ -30,7 +30,7 @@ const PIECE: usize = 16 * 1024;
 /// A TCP proxy on 127.0.0.1 in front of one server. Connections end when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
-    to: Arc<str>,
+    to: Mutex<Arc<str>>,
     port: u16,
     weather: watch::Sender<Weather>,
     service: Mutex<Option<Service>>,
@@ -47,7 +47,7 @@ impl Proxy {
         let port = listener.local_addr().map_err(|source| Error::io("learn the proxy's port", source))?.port();
         let (weather, _) = watch::channel(Weather { passes: true, delay: Duration::ZERO });
         let service = Mutex::new(Some(Service::start(listener, to.clone(), &weather)));
-        Ok(Self { to, port, weather, service })
+        Ok(Self { to: Mutex::new(to), port, weather, service })
     }
 
     /// Its port.
@@ -93,6 +93,16 @@ impl Proxy {
         self.serve().await
     }
 
+    /// From now on it stands in front of another server. Connections to the one before are broken off.
+    ///
+    /// # Errors
+    /// Somebody else took the port meanwhile.
+    pub async fn lead_to(&self, to: impl Into<String>) -> Result<()> {
+        self.cut().await;
+        *self.to.lock().await = to.into().into();
+        self.restore().await
+    }
+
     /// From now on, whatever is sent arrives this much later, in both directions.
     pub fn delay(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.delay = delay);
@@ -102,7 +112,7 @@ impl Proxy {
         let mut service = self.service.lock().await;
         if service.is_none() {
             let listener = eventually(LIMIT, || TcpListener::bind((Ipv4Addr::LOCALHOST, self.port))).await?;
-            *service = Some(Service::start(listener, self.to.clone(), &self.weather));
+            *service = Some(Service::start(listener, self.to.lock().await.clone(), &self.weather));
         }
         Ok(())
     }
@@ -258,6 +268,15 @@ mod tests {
         assert_eq!(TcpStream::connect(proxy.address()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
         proxy.restore().await.unwrap();
+        ask(&mut TcpStream::connect(proxy.address()).await.unwrap()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_can_be_led_to_another_server() {
+        let proxy = Proxy::start("127.0.0.1:1").await.unwrap();
+        let mut nowhere = TcpStream::connect(proxy.address()).await.unwrap();
+        assert!(ask(&mut nowhere).await.is_err());
+        proxy.lead_to(echo().await).await.unwrap();
         ask(&mut TcpStream::connect(proxy.address()).await.unwrap()).await.unwrap();
     }
 

@@ -67,6 +67,10 @@ fn print(status: &Standing) {
             to_stdout(&format!("  {} {warning}", paint.yellow("warning:")));
         }
     }
+    if let Some(cause) = &status.cause {
+        to_stdout(&format!("  {} {cause}", paint.red("stands still:")));
+        to_stdout(&paint.dim(&format!("            {}", cause.hint())));
+    }
     for drift in &status.drift {
         to_stdout(&format!("  {} {drift}", paint.yellow("definitions differ:")));
     }

@@ -2,6 +2,10 @@
 
 #![cfg(test)]
 
+mod controllers;
+mod faults;
+mod following;
+mod known;
 mod recovery;
 mod there_and_back;
 mod trouble;

@@ -140,3 +140,19 @@ async fn flagger_1801_a_failed_smoke_test_leaves_the_way_back_open() {
     world.cutover(&["rollback", "--reason", "the smoke test failed"]).await;
     assert_eq!(world.authority().await, "source");
 }
+
+/// A table made at the target after the switch has nowhere to go on the way back: that is said, and its rows stay safe.
+#[tokio::test]
+async fn a_table_made_at_the_target_after_the_switch_is_not_left_behind() {
+    let world = World::new().await;
+    world.ready().await;
+    world.cutover(&["run"]).await.code(0);
+    let client = world.target.client(DATABASE).await.unwrap();
+    client.batch_execute("CREATE TABLE bank.later (id int PRIMARY KEY); INSERT INTO bank.later VALUES (7)").await.unwrap();
+    world.cutover(&["status"]).await.code(0).says("bank.later");
+    world.cutover(&["rollback", "--reason", "back"]).await.code(1).says("later").says("would stay behind");
+    assert_eq!(world.authority().await, "target");
+    client.batch_execute("DELETE FROM bank.later").await.unwrap();
+    world.cutover(&["rollback", "--reason", "back"]).await.code(0);
+    assert_eq!(world.authority().await, "source");
+}

@@ -3,11 +3,11 @@
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use cutover_testkit::{
-    Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, Seed,
+    Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, Proxy, Seed,
     bank::{self, BankOptions, History, Load, LoadOptions, Verdict, check_history},
-    install, pgbouncer,
+    eventually, install, pgbouncer,
 };
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 pub(crate) const DATABASE: &str = "bank";
 
@@ -15,11 +15,33 @@ pub(crate) const DATABASE: &str = "bank";
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) struct World {
+    /// In front of both servers, for tests that break the network. The plan goes through them if it was made so.
+    pub(crate) roads: [Proxy; 2],
+    by_road: bool,
     pub(crate) source: Cluster,
     pub(crate) target: Cluster,
     pub(crate) bouncer: PgBouncer,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) seed: Seed,
+}
+
+/// A driver that stands still.
+pub(crate) struct Stopped {
+    child: Child,
+}
+
+impl Stopped {
+    /// Lets it go on, to its end.
+    pub(crate) async fn resume(self) -> Said {
+        self.signal("-CONT").await;
+        let output = tokio::time::timeout(LIMIT, self.child.wait_with_output()).await.expect("it did not end").unwrap();
+        Said::of(output)
+    }
+
+    async fn signal(&self, signal: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
 }
 
 /// What a call of the command came to.
@@ -32,6 +54,11 @@ pub(crate) struct Said {
 }
 
 impl Said {
+    fn of(output: std::process::Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
     /// Asserts the exit code.
     #[track_caller]
     pub(crate) fn code(self, expected: i32) -> Self {
@@ -64,6 +91,15 @@ impl World {
 
     /// Two majors, and more text at the end of the plan.
     pub(crate) async fn of(source: u32, target: u32, more: &str) -> Self {
+        Self::made(source, target, more, false).await
+    }
+
+    /// 15 to 15, with everything between the clients, the driver and the two servers going through a proxy.
+    pub(crate) async fn by_road(more: &str) -> Self {
+        Self::made(15, 15, more, true).await
+    }
+
+    async fn made(source: u32, target: u32, more: &str, by_road: bool) -> Self {
         let seed = Seed::from_env_or_random();
         let options =
             |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms");
@@ -75,8 +111,12 @@ impl World {
         let bank = BankOptions { scale: 0.05, seed, ..BankOptions::default() };
         bank::install(&source.url("postgres", DATABASE), &bank).await.unwrap();
         bank::create_roles(&target.url("postgres", DATABASE), &bank).await.unwrap();
-        let bouncer = PgBouncer::start(&pgbouncer().unwrap(), PgBouncerOptions::new(vec![Db::on(&source, DATABASE)])).await.unwrap();
-        let world = Self { source, target, bouncer, folder: tempfile::tempdir().unwrap(), seed };
+        let address = |cluster: &Cluster| format!("127.0.0.1:{}", cluster.port());
+        let roads = tokio::try_join!(Proxy::start(address(&source)), Proxy::start(address(&target))).unwrap();
+        let mut line = Db::on(&source, DATABASE);
+        line.port = if by_road { roads.0.port() } else { line.port };
+        let bouncer = PgBouncer::start(&pgbouncer().unwrap(), PgBouncerOptions::new(vec![line])).await.unwrap();
+        let world = Self { roads: roads.into(), by_road, source, target, bouncer, folder: tempfile::tempdir().unwrap(), seed };
         world.write_plan(more);
         world
     }
@@ -85,8 +125,8 @@ impl World {
         let plan = format!(
             "name = \"bank\"\nkind = \"switch\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n[[traffic]]\nkind = \"pgbouncer\"\n\
              admin_url = \"{}\"\ndatabase = \"{DATABASE}\"\nconfig_file = \"{}\"\n{more}\n",
-            self.source.url("postgres", DATABASE),
-            self.target.url("postgres", DATABASE),
+            if self.by_road { self.roads[0].url("postgres", DATABASE) } else { self.source.url("postgres", DATABASE) },
+            if self.by_road { self.roads[1].url("postgres", DATABASE) } else { self.target.url("postgres", DATABASE) },
             self.bouncer.admin_url(),
             self.bouncer.config_file().display()
         );
@@ -109,8 +149,7 @@ impl World {
             command.env("CUTOVER_FAILPOINT", failpoint);
         }
         let output = tokio::time::timeout(LIMIT, command.output()).await.unwrap_or_else(|_| panic!("{arguments:?} did not end")).unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        Said::of(output)
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
@@ -118,6 +157,21 @@ impl World {
         command.arg("--plan").arg(self.plan()).args(arguments).env("CUTOVER_PG_BIN", cutover_testkit::newest_tools().unwrap());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
+    }
+
+    /// Runs it until it has stopped itself with SIGSTOP, right after a journal entry of this kind.
+    pub(crate) async fn cutover_stopped(&self, arguments: &[&str], entry: &str) -> Stopped {
+        let mut child = self.command(arguments).env("CUTOVER_FAILPOINT", format!("stop:{entry}")).spawn().unwrap();
+        let pid = child.id().unwrap();
+        let state = eventually(LIMIT, || async {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 'Z']))
+        });
+        state.await.unwrap();
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!("{arguments:?} ended with {status} before `{entry}`: {:?}", child.wait_with_output().await);
+        }
+        Stopped { child }
     }
 
     /// Copied, following, verified.

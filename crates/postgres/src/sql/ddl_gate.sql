@@ -11,7 +11,8 @@ BEGIN
         RAISE EXCEPTION USING
             ERRCODE = 'read_only_sql_transaction',
             MESSAGE = format('%s: a cutover has fenced this database', tg_tag),
-            HINT = 'Definitions can be changed again in a moment, at the side that is then in charge.';
+            HINT = 'Definitions can be changed at the side that is in charge. To mend the one that follows, begin the session with: '
+                   'SELECT cutover.let_pass(''by hand'')';
     END IF;
 END
 $$;

@@ -1,13 +1,20 @@
-//! How the stream is doing: how far behind, whether it stumbles and over what, whether its slot is in danger; and what
-//! was defined at one side only, because definitions are not replicated.
+//! How the stream is doing: how far behind, whether it stumbles and over what, whether its slot is in danger.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod cause;
+mod drift;
+mod pgoutput;
+
+use std::time::Duration;
 
 use cutover_core::{Lsn, Stream};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+pub use self::{
+    cause::{Cause, cause},
+    drift::{Drift, drift},
+};
 use crate::{PgError, PgResult, catalogue, names::Names};
 
 /// A slot that may keep this little more is in danger.
@@ -66,10 +73,7 @@ pub async fn status(origin: &Client, destination: &Client, names: &Names, stream
         warnings.push(format!("the apply worker at the {} does not run", stream.destination()));
     }
     if let Some(errors) = apply_errors.filter(|errors| *errors > 0 && !slot.active) {
-        warnings.push(format!(
-            "applying failed {errors} times, and the worker is not reading: the {}'s log names the row",
-            stream.destination()
-        ));
+        warnings.push(format!("applying failed {errors} times at the {}, and the worker does not read", stream.destination()));
     }
     match slot.wal_status.as_str() {
         "lost" => warnings.push("the slot is lost: log that it needs was removed; the copy must be made again".to_owned()),
@@ -150,9 +154,14 @@ pub struct Lag {
     pub eta_seconds: Option<f64>,
 }
 
+/// A stream that does not flow for so long is asked for the cause. A worker that starts again, or is being started,
+/// is back before.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Waits until the destination is at most `limit` bytes of log behind.
 ///
 /// # Errors
+/// [`PgError::Mismatch`] if the slot is gone, [`PgError::Refused`] naming the change that can't be applied and why,
 /// [`PgError::TimedOut`] saying how far it still is, and what is wrong with the stream if something is.
 pub async fn catch_up(
     origin: &Client,
@@ -165,6 +174,7 @@ pub async fn catch_up(
 ) -> PgResult<()> {
     let begun = Instant::now();
     let mut first: Option<(Lsn, u64)> = None;
+    let mut flowing_at = begun;
     loop {
         let status = status(origin, destination, names, stream).await?;
         if status.slot == "lost" || status.slot == "missing" {
@@ -172,6 +182,14 @@ pub async fn catch_up(
         }
         if status.lag_bytes <= limit && status.worker_running {
             return Ok(());
+        }
+        if status.worker_running {
+            flowing_at = Instant::now();
+        } else if flowing_at.elapsed() > PATIENCE {
+            if let Some(cause) = cause(origin, destination, names, stream).await? {
+                return Err(PgError::Refused { what: cause.to_string(), hint: Some(cause.hint()) });
+            }
+            flowing_at = Instant::now();
         }
         let here = catalogue::insert_lsn(origin).await?;
         let (since, lag_then) = *first.get_or_insert((here, status.lag_bytes));
@@ -187,99 +205,4 @@ pub async fn catch_up(
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// A definition that one side has and the other lacks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "drift", rename_all = "snake_case")]
-pub enum Drift {
-    /// A table or partition that only the origin has: its rows go nowhere.
-    TableMissing {
-        /// Its name.
-        table: String,
-    },
-    /// A table that only the destination has.
-    TableExtra {
-        /// Its name.
-        table: String,
-    },
-    /// A column that only the origin has: the stream stops at the next row.
-    ColumnMissing {
-        /// Table and column.
-        column: String,
-    },
-    /// A column that only the destination has.
-    ColumnExtra {
-        /// Table and column.
-        column: String,
-    },
-    /// A column whose type or NOT NULL differs.
-    ColumnDiffers {
-        /// Table and column.
-        column: String,
-        /// At the origin.
-        origin: String,
-        /// At the destination.
-        destination: String,
-    },
-    /// A sequence that only the origin has.
-    SequenceMissing {
-        /// Its name.
-        sequence: String,
-    },
-}
-
-impl fmt::Display for Drift {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TableMissing { table } => write!(f, "table {table} was made and the other side lacks it"),
-            Self::TableExtra { table } => write!(f, "table {table} is at the other side only"),
-            Self::ColumnMissing { column } => write!(f, "column {column} was added and the other side lacks it"),
-            Self::ColumnExtra { column } => write!(f, "column {column} is at the other side only"),
-            Self::ColumnDiffers { column, origin, destination } => {
-                write!(f, "column {column} is {origin} here and {destination} at the other side")
-            }
-            Self::SequenceMissing { sequence } => write!(f, "sequence {sequence} was made and the other side lacks it"),
-        }
-    }
-}
-
-/// What was defined at one side and not at the other.
-///
-/// # Errors
-/// [`PgError::Sql`].
-pub async fn drift(origin: &Client, destination: &Client) -> PgResult<Vec<Drift>> {
-    let (here, there) = (catalogue::tables(origin).await?, catalogue::tables(destination).await?);
-    let by_name = |tables: &[catalogue::Table]| tables.iter().map(|table| (table.name.clone(), table.clone())).collect::<BTreeMap<_, _>>();
-    let (here, there) = (by_name(&here), by_name(&there));
-    let mut drift = Vec::new();
-    for (name, table) in &here {
-        match there.get(name) {
-            None => drift.push(Drift::TableMissing { table: name.to_string() }),
-            Some(other) => drift.extend(column_drift(table, other)),
-        }
-    }
-    drift.extend(there.keys().filter(|name| !here.contains_key(*name)).map(|name| Drift::TableExtra { table: name.to_string() }));
-    let (sequences, others) = (catalogue::sequences(origin).await?, catalogue::sequences(destination).await?);
-    let lacking = sequences.iter().filter(|sequence| !others.iter().any(|other| other.name == sequence.name));
-    drift.extend(lacking.map(|sequence| Drift::SequenceMissing { sequence: sequence.name.to_string() }));
-    Ok(drift)
-}
-
-fn column_drift(here: &catalogue::Table, there: &catalogue::Table) -> Vec<Drift> {
-    let mut drift = Vec::new();
-    let describe = |column: &catalogue::Column| format!("{}{}", column.type_name, if column.not_null { " not null" } else { "" });
-    for column in &here.columns {
-        let name = format!("{}.{}", here.name, column.name);
-        match there.columns.iter().find(|other| other.name == column.name) {
-            None => drift.push(Drift::ColumnMissing { column: name }),
-            Some(other) if describe(other) != describe(column) => {
-                drift.push(Drift::ColumnDiffers { column: name, origin: describe(column), destination: describe(other) });
-            }
-            Some(_) => {}
-        }
-    }
-    let extra = there.columns.iter().filter(|column| !here.columns.iter().any(|other| other.name == column.name));
-    drift.extend(extra.map(|column| Drift::ColumnExtra { column: format!("{}.{}", there.name, column.name) }));
-    drift
 }
