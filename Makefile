@@ -1,13 +1,31 @@
 # The commands of this project. `make demo` shows a real switch; `make test` runs everything that CI runs.
-.PHONY: demo test check
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench tidy clean
+# Each command wants the whole machine.
+.NOTPARALLEL:
 
-demo: ; cargo build --locked --release && ./target/release/cutover demo
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s  %s\n' "$$name" "$$what"; done
 
-check:
-	cargo fmt --check
+setup: ## install what this machine lacks (PostgreSQL, PgBouncer, a C compiler, further servers in .servers/)
+	@bash scripts/setup.sh
+
+demo: setup ## a real switch between two throwaway PostgreSQL servers under load, and the way back
+	cargo build --locked --release --bin cutover
+	./target/release/cutover demo
+
+test: setup check ## everything that CI runs; the last line says how many tests passed and failed
+	cargo xtask test
+
+check: ## formatting and lints
+	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-test:
-	bash scripts/setup.sh
-	$(MAKE) check
-	cargo test --locked --workspace
+tidy: ## the rules of the house that no compiler knows; `make test` checks them too
+	cargo xtask tidy
+
+bench: setup ## measure copy, verification and the write pause against peers
+	bash bench/run.sh
+
+clean: ## remove what was built; the servers in .servers/ stay
+	cargo clean

@@ -93,6 +93,22 @@ impl Report for Listener {
     }
 }
 
+/// One measured figure, its name's unit taken off: `rows_per_s` is rows a second, `bytes` are bytes.
+fn fact(name: &str, value: &serde_json::Value) -> Option<String> {
+    let number = value.as_f64()?;
+    Some(match name {
+        "seconds" => format!("in {number:.1} s"),
+        "bytes" => bytes(number as u64),
+        _ => {
+            let words = name.replace('_', " ");
+            match words.strip_suffix(" per s") {
+                Some(what) => format!("{} {what}/s", thousands(number.round() as u64)),
+                None => format!("{} {words}", thousands(number as u64)),
+            }
+        }
+    })
+}
+
 /// What an entry means to a person; none where its step's line says it already.
 pub(crate) fn headline(event: &Event) -> Option<String> {
     Some(match event {
@@ -101,11 +117,7 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
         }
         Event::SnapshotTaken(snapshot) => format!("snapshot {} at {}, slot {}", snapshot.snapshot, snapshot.lsn, snapshot.slot),
         Event::Prepared { step, facts } if !facts.is_empty() => {
-            let facts: Vec<String> = facts
-                .iter()
-                .filter(|(_, value)| !value.is_array() && !value.is_object())
-                .map(|(name, value)| format!("{name} {value}"))
-                .collect();
+            let facts: Vec<String> = facts.iter().filter_map(|(name, value)| fact(name, value)).collect();
             format!("{} done: {}", step.name(), facts.join(", "))
         }
         Event::SwitchStarted { to, attempt } => format!("switch to the {to}, attempt {attempt}"),

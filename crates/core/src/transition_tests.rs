@@ -1,3 +1,5 @@
+//! The transition function: forth, back, undone, taken over, and over all interleavings.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! The network breaks, servers fail over, the driver stands still at the worst moment: one writer, nothing lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover_testkit::{Cluster, eventually};
 
@@ -105,7 +105,8 @@ async fn a_driver_that_was_stopped_inside_the_pause_undoes_when_it_goes_on() {
         let stopped = world.cutover_stopped(&["run"], entry).await;
         let refused = eventually(SOON, || async { write_directly(&world).await.err() }).await.unwrap();
         assert!(refused.contains("fenced"), "{entry}: {refused}");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let stood_since = Instant::now();
+        eventually(SOON, || async { stood_since.elapsed() > Duration::from_millis(300) }).await.unwrap();
         stopped.resume().await.code(5).says("undone");
         assert_eq!(world.authority().await, "source", "{entry}");
         write_directly(&world).await.unwrap();

@@ -1,3 +1,5 @@
+//! The plan file as its readers know it: what is taken, what is refused, and where.
+
 use super::*;
 
 const SMALLEST: &str = r#"

@@ -33,8 +33,9 @@ pub(crate) async fn run(global: &Global, args: &Demo) -> Result<(), Failure> {
         stage.url(Side::Target)
     ));
     to_stderr(&format!(
-        "clients connect through PgBouncer {:?} at {}\nplan: {}",
-        stage.bouncer.install().version,
+        "clients connect through PgBouncer {}.{} at {}\nplan: {}",
+        stage.bouncer.install().version.0,
+        stage.bouncer.install().version.1,
         stage.app_url(),
         stage.plan_path().display()
     ));
