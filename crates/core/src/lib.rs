@@ -4,6 +4,7 @@
 //! environment: time and chance are arguments. The same [`decide`], [`apply`] and [`next`] serve the
 //! live run and recovery, so a driver that died is replaced by one that folds the journal and goes on.
 
+mod command;
 mod event;
 mod lsn;
 pub mod plan;
@@ -13,6 +14,7 @@ mod state;
 mod step;
 mod transition;
 
+pub use command::{Command, Illegal, Refusal};
 pub use event::{Event, Fence, Identity, PlanRef, Shape, Snapshot};
 pub use lsn::{Lsn, ParseLsnError};
 pub use plan::Plan;
@@ -20,4 +22,4 @@ pub use route::{Ladder, Route, Stage, Writes};
 pub use side::{Side, Stream};
 pub use state::{Pause, Phase, State, Switch};
 pub use step::{Action, Hook, Preparation, Step, StepSpec};
-pub use transition::{Command, Illegal, Refusal, apply, decide, next, replay};
+pub use transition::{apply, decide, next, replay};

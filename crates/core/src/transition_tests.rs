@@ -1,9 +1,11 @@
 //! The transition function: forth, back, undone, taken over, and over all interleavings.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Action, Lsn, Stream, Writes};
+use crate::{Action, Fence, Lsn, Stream, Writes};
 
 fn identity(system: &str) -> Identity {
     Identity { system_identifier: system.into(), database: "orders".into(), timeline: 1, major: 15, address: system.into() }

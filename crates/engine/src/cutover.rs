@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::{Command, Phase, Plan, PlanRef, Preparation, Side, State};
+use cutover_core::{Command, Phase, Plan, PlanRef, Preparation, Shape, Side, State};
 use cutover_journal::{Entry, Journal, Tampered, Verified, open_postgres, open_sqlite};
 use cutover_postgres::{
     PgError,
@@ -71,6 +71,11 @@ impl Cutover {
 
     pub(crate) fn plan_ref(&self) -> PlanRef {
         PlanRef { name: self.plan.name.clone(), digest: self.digest.clone(), revision: 1 }
+    }
+
+    /// What of the plan decides the steps.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { reverse: self.plan.switch.reverse, migrate: self.plan.hooks.migrate.is_some(), smoke: self.plan.hooks.smoke.is_some() }
     }
 
     pub(crate) fn endpoint(&self, side: Side) -> Endpoint {

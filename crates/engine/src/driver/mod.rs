@@ -3,17 +3,20 @@
 //! A step that fails before the commit point is abandoned, and the undo is again a step of the core's. After the commit
 //! point the driver only goes forward.
 
+mod hold;
+mod verdict;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant as Clock},
 };
 
-use cutover_core::{Action, Command, Fence, Shape, Side, State, Step, Writes, next};
-use cutover_journal::{DriveError, Hold};
-use cutover_postgres::{PgError, gate, identity::identity};
-use cutover_traffic::TrafficError;
+use cutover_core::{Action, Command, Fence, Side, State, Step, next};
+use cutover_journal::Hold;
+use cutover_postgres::PgError;
 use tokio::{sync::watch, time::Instant};
 
+use self::verdict::{Kind, transient, verdict};
 use crate::{
     Cutover, EngineError, EngineResult, Failpoint, Notice, Report,
     log::{Log, Voice},
@@ -22,9 +25,6 @@ use crate::{
 
 /// How long an undo, or an opening after the commit point, is tried before a person must look.
 const PERSIST_LIMIT: Duration = Duration::from_secs(120);
-
-/// How long the journal may be out of reach before a person must look.
-const HOLD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Between two attempts of a pause, so that clients draw breath.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
@@ -86,96 +86,6 @@ pub(crate) struct Observed {
 }
 
 impl<'a> Driver<'a> {
-    /// Takes the cutover over: exclusive from here on, with an epoch that shuts older drivers out.
-    pub(crate) async fn take_over(cutover: &'a Cutover, drive: Drive<'a>) -> EngineResult<Self> {
-        let hold = cutover.journal.drive(&drive.actor).await.map_err(EngineError::Held)?;
-        let log = Log::load(&*cutover.journal).await?;
-        let mut driver = Self {
-            cutover,
-            sides: Sides::new(&cutover.plan, &cutover.names),
-            log,
-            hold,
-            voice: Voice { actor: drive.actor, reason: drive.reason },
-            report: drive.report,
-            interrupt: drive.interrupt,
-            failpoint: drive.failpoint,
-            pause: None,
-            observed: Observed::default(),
-        };
-        if let Some(state) = driver.log.state() {
-            for side in Side::BOTH {
-                driver.sides.expect(side, state.identity(side));
-            }
-            driver.adopt().await?;
-        }
-        Ok(driver)
-    }
-
-    /// A cutover that somebody else has begun: follow the plan as it is now, and shut earlier drivers out.
-    async fn adopt(&mut self) -> EngineResult<()> {
-        let driver = self.voice.actor.clone();
-        if self.log.begun()?.ended() {
-            return Ok(());
-        }
-        self.refuse_strangers().await?;
-        self.say(Command::TakeOver { driver }).await?;
-        if self.log.begun()?.plan.digest != self.cutover.digest {
-            let command = Command::RevisePlan { digest: self.cutover.digest.clone(), shape: self.cutover.shape() };
-            match self.say(command).await {
-                Err(EngineError::Refused(_)) => {
-                    let phase = self.log.begun()?.phase.describe();
-                    self.note(Notice::Note(format!("the plan file has changed; it counts when the cutover is no longer {phase}")));
-                }
-                other => other?,
-            }
-        }
-        self.end_other_drivers().await;
-        Ok(())
-    }
-
-    /// A server that is not the journal's is never touched. One that can't be reached now may still be met later.
-    async fn refuse_strangers(&mut self) -> EngineResult<()> {
-        for side in Side::BOTH {
-            match self.sides.client(side).await {
-                Err(error @ PgError::Mismatch(_)) => return Err(EngineError::database(side)(error)),
-                Err(error) => self.note(Notice::Warning(format!("{side}: {error}"))),
-                Ok(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Sessions of a driver before us may still copy. A side that can't be reached now is met again by the step that needs it.
-    async fn end_other_drivers(&mut self) {
-        let prefix = self.cutover.names.application("");
-        for side in Side::BOTH {
-            let ended = match self.sides.client(side).await {
-                Ok(client) => gate::end_other_drivers(client, &prefix, &[]).await,
-                Err(_) => continue,
-            };
-            match ended {
-                Ok(0) => {}
-                Ok(count) => self.note(Notice::Note(format!("ended {count} sessions of an earlier driver at the {side}"))),
-                Err(error) => self.note(Notice::Warning(format!("{side}: {error}"))),
-            }
-        }
-    }
-
-    /// Begins a cutover: from here on the journal knows both databases by their identity.
-    pub(crate) async fn create(&mut self) -> EngineResult<()> {
-        let mut found = Vec::with_capacity(2);
-        for side in Side::BOTH {
-            let url = &self.cutover.plan.database(side).url;
-            let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
-            found.push(identity(client, url).await.map_err(EngineError::database(side))?);
-        }
-        let (Some(target), Some(source)) = (found.pop(), found.pop()) else { return Ok(()) };
-        self.sides.expect(Side::Source, &source);
-        self.sides.expect(Side::Target, &target);
-        let plan = self.cutover.plan_ref();
-        self.say(Command::Create { plan, shape: self.cutover.shape(), source, target }).await
-    }
-
     pub(crate) fn state(&self) -> EngineResult<&State> {
         self.log.begun()
     }
@@ -200,35 +110,6 @@ impl<'a> Driver<'a> {
         let events: Vec<_> = entries.into_iter().map(|(_, event)| event).collect();
         self.failpoint.after(&events);
         Ok(())
-    }
-
-    /// The session that holds the journal may have broken. It is taken again: an append is conditional, so if somebody
-    /// else drove meanwhile, ours fails.
-    async fn keep_hold(&mut self) -> EngineResult<()> {
-        let until = Instant::now() + HOLD_LIMIT;
-        while !self.hold.is_held().await {
-            match self.cutover.journal.drive(&self.voice.actor).await {
-                Ok(hold) => self.hold = hold,
-                Err(DriveError::Held { by, .. }) if by != self.hold.who() => {
-                    return Err(EngineError::Superseded(format!("{by} drives it now")));
-                }
-                Err(error) if Instant::now() >= until => return Err(self.journal_lost(&error)),
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-        Ok(())
-    }
-
-    fn journal_lost(&self, error: &DriveError) -> EngineError {
-        let phase = self.log.state().map_or_else(|| "not begun".to_owned(), |state| state.phase.describe());
-        let held = self.log.state().is_some_and(|state| state.route().writes == Writes::Held);
-        EngineError::Unknown {
-            what: format!("the journal at {} can't be reached any more: {error}", self.cutover.journal_location()),
-            look: format!(
-                "the cutover was {phase}{}. Nothing more is done without the journal: bring it back and run `cutover run`",
-                if held { ", and writes are held" } else { "" }
-            ),
-        }
     }
 
     /// Lets the database change hands, in as many attempts as the plan allows.
@@ -267,7 +148,7 @@ impl<'a> Driver<'a> {
             match self.attempt(step).await {
                 Ok(()) => persisting = None,
                 Err(error @ (EngineError::Superseded(_) | EngineError::Held(_) | EngineError::Unknown { .. })) => return Err(error),
-                Err(error) => match self.kind(step) {
+                Err(error) => match Kind::of(step) {
                     Kind::Preparation => return Err(error),
                     Kind::Abandonable => {
                         self.sides.drop_clients();
@@ -282,14 +163,6 @@ impl<'a> Driver<'a> {
             }
         }
         abandoned.map_or(Ok(()), |error| Err(verdict(error)))
-    }
-
-    fn kind(&self, step: Step) -> Kind {
-        match step {
-            Step::Arm(_) | Step::BeginPause(_) | Step::Fence(_) | Step::Drain(_) | Step::Commit(_) => Kind::Abandonable,
-            Step::Undo(_) | Step::Open(_) | Step::Restore(_) => Kind::Persistent,
-            Step::Prepare(_) | Step::Smoke(_) | Step::Retire | Step::TearDown => Kind::Preparation,
-        }
     }
 
     /// An undo or an opening that failed is tried again for a while: both are what ends a pause. So is turning the
@@ -327,7 +200,7 @@ impl<'a> Driver<'a> {
     async fn attempt(&mut self, step: Step) -> EngineResult<()> {
         self.note(Notice::Step(step));
         let spec = step.spec(self.state()?.shape.reverse);
-        let stoppable = !matches!(self.kind(step), Kind::Persistent);
+        let stoppable = !matches!(Kind::of(step), Kind::Persistent);
         let deadline = match (spec.in_pause, self.pause, spec.timeout) {
             (true, Some(pause), _) => Some(pause.deadline),
             (_, _, Some(limit)) => Some(Instant::now() + limit),
@@ -414,53 +287,5 @@ impl<'a> Driver<'a> {
 async fn asked_to_stop(interrupt: &mut watch::Receiver<bool>) {
     if interrupt.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// What a failed step means for the cutover.
-enum Kind {
-    /// It can be begun again; nothing is held.
-    Preparation,
-    /// The switch is given up and undone.
-    Abandonable,
-    /// It is what ends a pause, and is tried again.
-    Persistent,
-}
-
-/// What it means for whoever asked that a switch was undone because of `error`.
-fn verdict(error: EngineError) -> EngineError {
-    match error {
-        EngineError::Interrupted(_) => {
-            EngineError::Interrupted("the switch was undone: the old side takes writes and is followed as before".to_owned())
-        }
-        EngineError::Database { side, source } if retryable(&source) => {
-            EngineError::PauseExhausted { attempts: 1, last: format!("{side}: {source}") }
-        }
-        EngineError::Traffic(source) if traffic_timed_out(&source) => EngineError::PauseExhausted { attempts: 1, last: source.to_string() },
-        other => EngineError::Undone { hint: other.hint(), why: other.to_string() },
-    }
-}
-
-fn traffic_timed_out(error: &TrafficError) -> bool {
-    match error {
-        TrafficError::TimedOut { .. } | TrafficError::CommandTimedOut { .. } => true,
-        TrafficError::Several(errors) => errors.iter().all(traffic_timed_out),
-        _ => false,
-    }
-}
-
-/// Whether it may well be gone when we try again.
-fn transient(error: &EngineError) -> bool {
-    matches!(error, EngineError::Database { source, .. } if retryable(source))
-}
-
-fn retryable(error: &PgError) -> bool {
-    matches!(error, PgError::TimedOut { .. }) || error.is_lock_timeout() || error.is_disconnect()
-}
-
-impl Cutover {
-    /// What of the plan decides the steps.
-    pub(crate) fn shape(&self) -> Shape {
-        Shape { reverse: self.plan.switch.reverse, migrate: self.plan.hooks.migrate.is_some(), smoke: self.plan.hooks.smoke.is_some() }
     }
 }

@@ -1,0 +1,205 @@
+//! The long work before a switch: schema, rows, indexes, catching up, comparing; each tells how far it has come.
+
+use std::{sync::Arc, time::Duration};
+
+use cutover_core::{Command, Side, State, Stream};
+use cutover_postgres::{copy, follow, gate, index, schema, verify};
+use tokio::time::Instant;
+
+use crate::{Cutover, EngineError, EngineResult, Notice, Progress, driver::Driver, status};
+
+/// How often long work tells how far it has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Driver<'_> {
+    pub(super) async fn isolate(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let database = self.cutover.plan.database(side);
+        let keep = [database.url.user.as_str(), database.peer_url.user.as_str()];
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        if !gate::isolate(client, epoch, &keep).await.map_err(EngineError::database(side))? {
+            self.note(Notice::Warning(format!(
+                "the {side}'s database belongs to another role, so clients can still connect to it; its gate refuses their writes"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn copy_schema(&mut self, epoch: u64) -> EngineResult<()> {
+        let plan = &self.cutover.plan;
+        let target = self.sides.client(Side::Target).await.map_err(EngineError::database(Side::Target))?;
+        schema::copy(&plan.source.url, target, &self.cutover.names, epoch, &self.cutover.tools)
+            .await
+            .map_err(EngineError::database("schema"))?;
+        Ok(())
+    }
+
+    pub(super) async fn copy_rows(&mut self, epoch: u64) -> EngineResult<()> {
+        let cutover = self.cutover;
+        let progress = Arc::new(copy::Progress::default());
+        let (told, mut snapshots) = tokio::sync::mpsc::channel(1);
+        let (go, proceed) = tokio::sync::oneshot::channel();
+        let job = copy::Job {
+            source: &cutover.plan.source.url,
+            target: &cutover.plan.target.url,
+            names: &cutover.names,
+            epoch,
+            jobs: cutover.plan.copy.jobs as usize,
+        };
+        let mut go = Some(go);
+        let work = copy::copy_rows(job, Arc::clone(&progress), async |snapshot| {
+            drop(told.send(snapshot).await);
+            drop(proceed.await);
+        });
+        let mut work = std::pin::pin!(work);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+        let report = loop {
+            tokio::select! {
+                done = &mut work => break done.map_err(EngineError::database("copy"))?,
+                Some(snapshot) = snapshots.recv() => {
+                    self.say(Command::SnapshotTaken(snapshot)).await?;
+                    if let Some(go) = go.take() { go.send(()).unwrap_or_default(); }
+                }
+                _ = tick.tick() => self.note(Notice::Progress(copy_progress(&progress))),
+            }
+        };
+        self.note(Notice::Progress(copy_progress(&progress)));
+        self.observed.facts = facts(&report);
+        Ok(())
+    }
+
+    pub(super) async fn build_indexes(&mut self, epoch: u64) -> EngineResult<()> {
+        let plan = &self.cutover.plan;
+        let report =
+            index::build(&plan.source.url, &plan.target.url, &self.cutover.names, epoch, plan.copy.jobs as usize, &self.cutover.tools)
+                .await
+                .map_err(EngineError::database("indexes"))?;
+        self.observed.facts = facts(&report);
+        Ok(())
+    }
+
+    pub(super) async fn catch_up(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
+        let limit = self.cutover.plan.pause.lag_bytes;
+        let report = self.report;
+        let (origin, destination) = self.sides.both(stream.origin()).await.map_err(EngineError::database(stream))?;
+        let names = &self.cutover.names;
+        follow::catch_up(origin, destination, names, stream, limit, deadline, |lag| {
+            report.notice(&Notice::Progress(Progress {
+                what: "catching up",
+                done: lag.done_bytes,
+                total: lag.total_bytes,
+                unit: "bytes",
+                per_second: lag.bytes_per_second,
+                eta_seconds: lag.eta_seconds,
+                detail: format!("{} bytes behind", lag.lag_bytes),
+            }));
+        })
+        .await
+        .map_err(EngineError::database(stream))
+    }
+
+    pub(super) async fn verify(&mut self) -> EngineResult<()> {
+        let plan = &self.cutover.plan.verify;
+        let options = verify::Options {
+            jobs: plan.jobs as usize,
+            chunk_rows: plan.chunk_rows,
+            rechecks: plan.rechecks,
+            ..verify::Options::default()
+        };
+        let progress = verify::Progress::default();
+        let state = self.state()?.clone();
+        let began = Instant::now();
+        let report = {
+            let work = verify(self.cutover, Some(&state), &options, &progress);
+            let mut work = std::pin::pin!(work);
+            let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+            loop {
+                tokio::select! {
+                    done = &mut work => break done?,
+                    _ = tick.tick() => self.note(Notice::Progress(verify_progress(&progress, began))),
+                }
+            }
+        };
+        self.observed.facts = [
+            ("tables".to_owned(), report.tables.into()),
+            ("rows".to_owned(), report.rows.into()),
+            ("seconds".to_owned(), report.seconds.into()),
+            ("rows_per_s".to_owned(), report.rows_per_s.into()),
+        ]
+        .into();
+        judge(&report)
+    }
+}
+
+/// Compares both sides as the stream flows now.
+pub(crate) async fn verify(
+    cutover: &Cutover,
+    state: Option<&State>,
+    options: &verify::Options,
+    progress: &verify::Progress,
+) -> EngineResult<verify::Report> {
+    let authority = state.map_or(Side::Source, |state| state.authority);
+    let sides = verify::Sides {
+        authority: &cutover.plan.database(authority).url,
+        follower: &cutover.plan.database(authority.other()).url,
+        authority_side: authority,
+        following: state.and_then(status::flowing).map(|stream| verify::Following::stream(&cutover.names, stream)),
+    };
+    let mut report = verify::verify(&sides, &cutover.names, options, progress).await.map_err(EngineError::database("verify"))?;
+    if cutover.plan.hooks.migrate.is_some() {
+        let made_by_migration = match authority {
+            Side::Source => verify::DifferenceKind::ExtraTable,
+            Side::Target => verify::DifferenceKind::MissingTable,
+        };
+        report.set_aside(&made_by_migration, "made by the migration; only the target has it");
+    }
+    Ok(report)
+}
+
+/// Differences are a no, what could not be established is no yes.
+fn judge(report: &verify::Report) -> EngineResult<()> {
+    if report.differences_total > 0 {
+        let examples = report.differences.iter().take(10).map(ToString::to_string).collect();
+        return Err(EngineError::Differences { count: report.differences_total, examples });
+    }
+    if report.verdict() == verify::Verdict::Inconclusive {
+        let first = report.unsettled.first().map(|first| format!(", first {first}")).unwrap_or_default();
+        return Err(EngineError::Inconclusive(format!("{} rows could not be compared{first}", report.unsettled_total)));
+    }
+    Ok(())
+}
+
+fn copy_progress(progress: &copy::Progress) -> Progress {
+    let now = progress.snapshot();
+    Progress {
+        what: "copying",
+        done: now.bytes,
+        total: now.bytes_total,
+        unit: "bytes",
+        per_second: now.bytes_per_second,
+        eta_seconds: now.eta_seconds,
+        detail: format!("{} rows, {} of {} tables", now.rows, now.tables_done, now.tables),
+    }
+}
+
+fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
+    let now = progress.numbers();
+    let per_second = now.rows_done as f64 / began.elapsed().as_secs_f64().max(0.001);
+    let left = now.estimated_rows.saturating_sub(now.rows_done);
+    Progress {
+        what: "verifying",
+        done: now.rows_done,
+        total: now.estimated_rows.max(now.rows_done),
+        unit: "rows",
+        per_second,
+        eta_seconds: (per_second > 0.0).then(|| left as f64 / per_second),
+        detail: format!("{} of {} tables", now.tables_done, now.tables),
+    }
+}
+
+/// A report's fields, for the journal.
+fn facts(report: &impl serde::Serialize) -> std::collections::BTreeMap<String, serde_json::Value> {
+    match serde_json::to_value(report) {
+        Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
+        _ => std::collections::BTreeMap::new(),
+    }
+}
