@@ -28,18 +28,20 @@ The usual way:
 See it work, on two throwaway servers:
   cutover demo
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 a gate said no, 4 inconclusive, 5 ran out of the pause and was undone,
-6 somebody else drives it, 7 outcome unknown: a person must look.";
+Exit codes:
+  0 done                1 failed              2 usage
+  3 a gate said no      4 inconclusive        5 ran out of the pause and was undone
+  6 somebody else drives it                   7 outcome unknown: a person must look";
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// The plan file.
-    #[arg(long, global = true, default_value = "cutover.toml", env = "CUTOVER_PLAN", value_name = "FILE")]
+    #[arg(long, global = true, default_value = "cutover.toml", env = "CUTOVER_PLAN", hide_env_values = true, value_name = "FILE")]
     pub(crate) plan: PathBuf,
     /// What standard output carries: text for people, or JSON (format version 1) for scripts.
     #[arg(long, global = true, default_value = "human", value_name = "FORMAT")]
     pub(crate) output: Output,
-    /// Ask nothing.
+    /// Don't ask before a switch. What can't be undone wants --confirm all the same.
     #[arg(long, short, global = true)]
     pub(crate) yes: bool,
     /// Say more on standard error; twice for everything.
@@ -58,8 +60,10 @@ pub(crate) enum Verb {
     /// Write a plan file to start from.
     Init(Init),
     /// Preflight: every finding with its severity, its evidence and the fix. Changes nothing.
+    #[command(after_help = "Examples:\n  cutover check\n  cutover check --output json | jq '.findings[] | select(.severity == \"error\")'")]
     Check,
     /// Every step in order, with the exact statement or call, its undo and its time-out. Executes nothing.
+    #[command(after_help = "Examples:\n  cutover plan\n  cutover plan --output json")]
     Plan,
     /// Drive the cutover: prepare, copy, follow, verify, and switch. Goes on from wherever it stands.
     Run(Run),
@@ -76,6 +80,7 @@ pub(crate) enum Verb {
     /// What was decided, by whom, when and why.
     Audit(Audit),
     /// What the cutover did: pauses, rows, times. From the journal alone.
+    #[command(after_help = "Examples:\n  cutover report\n  cutover report --output json")]
     Report,
     /// A real switch, there and back, between two throwaway servers under load; ends in a table that proves it.
     Demo(Demo),
@@ -90,6 +95,7 @@ pub(crate) enum Verb {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cutover init\n  cutover --plan orders.toml init")]
 pub(crate) struct Init {
     /// Overwrite a plan that exists.
     #[arg(long)]
@@ -114,9 +120,13 @@ pub(crate) struct Run {
     /// Why, for the journal.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) reason: String,
+    /// The plan's name, where the plan keeps no way back (`reverse = false`). Asked for where it is not given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cutover status --watch\n  cutover status --output json")]
 pub(crate) struct Status {
     /// Look again every second until Ctrl-C.
     #[arg(long)]
@@ -140,6 +150,7 @@ pub(crate) struct Rollback {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Example:\n  cutover complete --reason 'a week without trouble'")]
 pub(crate) struct Reasoned {
     /// Why, for the journal.
     #[arg(long, default_value = "", value_name = "TEXT")]
@@ -161,6 +172,7 @@ pub(crate) struct Retire {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json")]
 pub(crate) struct Audit {
     /// Recompute the chain and replay it: finds a changed or missing entry.
     #[arg(long)]

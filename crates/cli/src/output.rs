@@ -19,12 +19,14 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
     pub(crate) code: u8,
+    /// Whether standard output has its JSON object already: there is one for each command.
+    answered: bool,
 }
 
 impl Failure {
     /// Exit code 1.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code: 1 }
+        Self { message: message.into(), hint: None, code: 1, answered: false }
     }
 
     /// Exit code 2: what was typed, or the plan, can't be meant.
@@ -36,6 +38,11 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// What failed is told by the data that was printed.
+    pub(crate) fn answered(self) -> Self {
+        Self { answered: true, ..self }
+    }
+
     pub(crate) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
     }
@@ -43,7 +50,7 @@ impl Failure {
 
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        Self { message: describe(&error), hint: error.hint(), code: error.exit_code() }
+        Self { message: describe(&error), hint: error.hint(), code: error.exit_code(), answered: false }
     }
 }
 
@@ -62,7 +69,7 @@ pub(crate) fn fail(failure: &Failure, output: Output) -> ExitCode {
     if let Some(hint) = &failure.hint {
         to_stderr(&format!("\n{} {hint}", paint.cyan("hint:")));
     }
-    if output == Output::Json {
+    if output == Output::Json && !failure.answered {
         let error = serde_json::json!({ "error": { "message": failure.message, "hint": failure.hint, "exit_code": failure.code } });
         print_json(&error);
     }

@@ -23,6 +23,7 @@ pub(crate) async fn run(global: &Global, args: &Audit) -> Result<(), Failure> {
     }
     match verified {
         Some(Err(tampered)) => Err(Failure::new(format!("the journal was changed: {tampered}"))
+            .answered()
             .with_code(3)
             .with_hint("compare it with a backup; what it says from there on can't be relied on")),
         Some(Ok(verified)) if global.output == Output::Human => {

@@ -12,23 +12,30 @@ pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
     let cutover = plan_file::open(global).await?;
     let findings = cutover.check().await?;
     let blocking = findings.iter().filter(|finding| finding.blocks()).count();
-    match global.output {
-        Output::Json => print_json(&serde_json::json!({ "findings": findings, "blocking": blocking })),
-        Output::Human => {
-            print(&findings);
-            to_stdout(&format!("{} findings, {blocking} of them block", findings.len()));
-        }
-    }
+    show(global, &findings);
     if blocking > 0 {
         return Err(Failure::new(format!("{blocking} findings block the cutover"))
+            .answered()
             .with_code(3)
             .with_hint("mend what is marked `error`, then check again"));
     }
     Ok(())
 }
 
+/// Shows findings as was asked for.
+pub(crate) fn show(global: &Global, findings: &[Finding]) {
+    let blocking = findings.iter().filter(|finding| finding.blocks()).count();
+    match global.output {
+        Output::Json => print_json(&serde_json::json!({ "findings": findings, "blocking": blocking })),
+        Output::Human => {
+            print(findings);
+            to_stdout(&format!("{} findings, {blocking} of them block", findings.len()));
+        }
+    }
+}
+
 /// Prints findings, the worst first.
-pub(crate) fn print(findings: &[Finding]) {
+fn print(findings: &[Finding]) {
     let paint = Paint::stdout();
     let mut sorted: Vec<&Finding> = findings.iter().collect();
     sorted.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use cutover_core::{Phase, State};
+use cutover_core::{Phase, Side, State};
 use cutover_engine::{Cutover, Drive, EngineError, EngineResult, Failpoint, Goal};
 
 use crate::{
@@ -19,6 +19,14 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
         Until::Ready => Goal::Ready,
         Until::Switched => Goal::Switched,
     };
+    if goal == Goal::Switched && cutover.state().await?.is_none_or(|state| state.authority == Side::Source && !state.ended()) {
+        announce(&cutover);
+        if cutover.plan().switch.reverse {
+            agree(global)?;
+        } else {
+            confirm(&cutover, args.confirm.as_deref())?;
+        }
+    }
     let listener = Listener::new(global.verbose);
     finish(global, cutover.run(drive(&listener, &args.reason)?, goal).await)
 }
@@ -45,6 +53,41 @@ pub(crate) async fn retire(global: &Global, args: &Retire) -> Result<(), Failure
     finish(global, cutover.retire(drive(&listener, &args.reason)?, &args.archive).await)
 }
 
+/// What a switch changes, how far it reaches, and whether it can be undone.
+fn announce(cutover: &Cutover) {
+    let plan = cutover.plan();
+    let [source, target] = Side::BOTH.map(|side| plan.database(side).url.address());
+    let budget = plan.pause.budget.as_secs_f64();
+    let (then, back) = if plan.switch.reverse {
+        ("the source is kept in step and refuses writes", "`cutover rollback` goes back, with what the target took, until `cutover retire`")
+    } else {
+        ("the source stays as it was at that moment and refuses writes", "none: the plan says `reverse = false`")
+    };
+    to_stderr(&format!(
+        "before:   writes at the source, {source}\nafter:    writes at the target, {target}; {then}\n\
+         pause:    at most {budget} s, {} attempts; one that takes longer is undone\nway back: {back}\n",
+        plan.pause.attempts
+    ));
+}
+
+/// Asks a person who sits there. A script is not asked.
+fn agree(global: &Global) -> Result<(), Failure> {
+    if global.yes || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    to_stderr("Go on? [y/N]");
+    match line()?.to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::usage("nothing was done").with_hint("--yes goes on without asking; --until ready only prepares")),
+    }
+}
+
+fn line() -> Result<String, Failure> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(|error| Failure::new(format!("can't read the answer: {error}")))?;
+    Ok(line.trim().to_owned())
+}
+
 /// What can't be undone wants the plan's name.
 fn confirm(cutover: &Cutover, given: Option<&str>) -> Result<(), Failure> {
     let name = &cutover.plan().name;
@@ -52,11 +95,9 @@ fn confirm(cutover: &Cutover, given: Option<&str>) -> Result<(), Failure> {
         Some(given) => given.to_owned(),
         None if std::io::stdin().is_terminal() => {
             to_stderr(&format!(
-                "After this there is no way back: the old side is not kept in step any more.\nType the plan's name ({name}) to go on:"
+                "There is no way back from this: the old side is not kept in step afterwards.\nType the plan's name ({name}) to go on:"
             ));
-            let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).map_err(|error| Failure::new(format!("can't read the answer: {error}")))?;
-            line.trim().to_owned()
+            line()?
         }
         None => return Err(Failure::usage("this can't be undone, so it wants to be confirmed").with_hint(format!("add --confirm {name}"))),
     };
@@ -93,10 +134,8 @@ fn finish(global: &Global, done: EngineResult<State>) -> Result<(), Failure> {
             Ok(())
         }
         Err(EngineError::Findings { findings }) => {
-            if global.output == Output::Human {
-                check::print(&findings);
-            }
-            Err(EngineError::Findings { findings }.into())
+            check::show(global, &findings);
+            Err(Failure::from(EngineError::Findings { findings }).answered())
         }
         Err(error) => Err(error.into()),
     }
@@ -107,9 +146,9 @@ pub(crate) fn sentence(state: &State) -> String {
     let name = &state.plan.name;
     match &state.phase {
         Phase::Following => match (state.authority, state.pauses.last()) {
-            (cutover_core::Side::Source, None) => format!("{name} is ready: copied, following, verified. Next: `cutover run` switches."),
+            (Side::Source, None) => format!("{name} is ready: copied, following, verified. Next: `cutover run` switches."),
             (side, Some(pause)) if !pause.undone => {
-                let next = if side == cutover_core::Side::Target {
+                let next = if side == Side::Target {
                     "`cutover complete` if it stays, `cutover rollback --reason …` if not"
                 } else {
                     "`cutover run` switches again"

@@ -37,10 +37,11 @@ pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
         Output::Human => print(&report),
     }
     if report.differences_total > 0 {
-        return Err(Failure::new(format!("the two sides differ in {} rows", report.differences_total)).with_code(3));
+        return Err(Failure::new(format!("the two sides differ in {} rows", report.differences_total)).answered().with_code(3));
     }
     if report.verdict() == verify::Verdict::Inconclusive {
         return Err(Failure::new(format!("{} rows could not be compared", report.unsettled_total))
+            .answered()
             .with_code(4)
             .with_hint("`cutover status` shows whether the stream flows; then verify again"));
     }

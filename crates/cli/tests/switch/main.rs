@@ -7,6 +7,7 @@ mod faults;
 mod following;
 mod known;
 mod recovery;
+mod set_ups;
 mod there_and_back;
 mod trouble;
 mod world;

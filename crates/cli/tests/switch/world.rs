@@ -3,13 +3,16 @@
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use cutover_testkit::{
-    Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, Proxy, Seed,
+    Auth, Cluster, ClusterOptions, Db, PgBouncer, PgBouncerInstall, PgBouncerOptions, PoolMode, Proxy, Seed,
     bank::{self, BankOptions, History, Load, LoadOptions, Verdict, check_history},
     eventually, install, pgbouncer,
 };
 use tokio::process::{Child, Command};
 
 pub(crate) const DATABASE: &str = "bank";
+
+/// Of every role that has one.
+pub(crate) const PASSWORD: &str = "hunter2";
 
 /// How long one call of the command may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -21,8 +24,42 @@ pub(crate) struct World {
     pub(crate) source: Cluster,
     pub(crate) target: Cluster,
     pub(crate) bouncer: PgBouncer,
+    /// More of them, if it was made so.
+    pub(crate) others: Vec<PgBouncer>,
+    user: String,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) seed: Seed,
+}
+
+/// How a world is made.
+pub(crate) struct Making<'a> {
+    /// Major versions.
+    pub(crate) source: u32,
+    pub(crate) target: u32,
+    /// More text at the end of the plan.
+    pub(crate) more: &'a str,
+    /// Everything goes through a proxy.
+    pub(crate) by_road: bool,
+    /// The servers ask for passwords.
+    pub(crate) passwords: bool,
+    /// Whom the plan connects as.
+    pub(crate) user: &'a str,
+    /// One or several, of any version.
+    pub(crate) bouncers: Vec<PgBouncerInstall>,
+    pub(crate) pooling: PoolMode,
+}
+
+impl Default for Making<'_> {
+    fn default() -> Self {
+        let bouncers = vec![pgbouncer().unwrap()];
+        let (by_road, passwords) = (false, false);
+        Self { source: 15, target: 15, more: "", by_road, passwords, user: "postgres", bouncers, pooling: PoolMode::Transaction }
+    }
+}
+
+/// The URL of the superuser.
+pub(crate) fn admin_url(cluster: &Cluster) -> String {
+    cluster.url_with_password("postgres", PASSWORD, DATABASE)
 }
 
 /// A driver that stands still.
@@ -91,46 +128,77 @@ impl World {
 
     /// Two majors, and more text at the end of the plan.
     pub(crate) async fn of(source: u32, target: u32, more: &str) -> Self {
-        Self::made(source, target, more, false).await
+        Self::made(Making { source, target, more, ..Making::default() }).await
     }
 
     /// 15 to 15, with everything between the clients, the driver and the two servers going through a proxy.
     pub(crate) async fn by_road(more: &str) -> Self {
-        Self::made(15, 15, more, true).await
+        Self::made(Making { more, by_road: true, ..Making::default() }).await
     }
 
-    async fn made(source: u32, target: u32, more: &str, by_road: bool) -> Self {
+    pub(crate) async fn made(making: Making<'_>) -> Self {
         let seed = Seed::from_env_or_random();
-        let options =
-            |name: &str| ClusterOptions::named(name).set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms");
-        let (source, target) = (install(source).unwrap(), install(target).unwrap());
+        let auth = if making.passwords { Auth::Scram { password: PASSWORD.to_owned() } } else { Auth::Trust };
+        let options = |name: &str| {
+            let options = ClusterOptions { auth: auth.clone(), ..ClusterOptions::named(name) };
+            options.set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms")
+        };
+        let (source, target) = (install(making.source).unwrap(), install(making.target).unwrap());
         let (source, target) =
             tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target"))).unwrap();
-        source.create_database(DATABASE).await.unwrap();
-        target.create_database(DATABASE).await.unwrap();
         let bank = BankOptions { scale: 0.05, seed, ..BankOptions::default() };
-        bank::install(&source.url("postgres", DATABASE), &bank).await.unwrap();
-        bank::create_roles(&target.url("postgres", DATABASE), &bank).await.unwrap();
+        for cluster in [&source, &target] {
+            cluster.create_database(DATABASE).await.unwrap();
+            bank::create_roles(&admin_url(cluster), &bank).await.unwrap();
+            cluster.execute("postgres", &format!("ALTER ROLE app PASSWORD '{PASSWORD}'")).await.unwrap();
+        }
+        bank::install(&admin_url(&source), &bank).await.unwrap();
         let address = |cluster: &Cluster| format!("127.0.0.1:{}", cluster.port());
         let roads = tokio::try_join!(Proxy::start(address(&source)), Proxy::start(address(&target))).unwrap();
         let mut line = Db::on(&source, DATABASE);
-        line.port = if by_road { roads.0.port() } else { line.port };
-        let bouncer = PgBouncer::start(&pgbouncer().unwrap(), PgBouncerOptions::new(vec![line])).await.unwrap();
-        let world = Self { roads: roads.into(), by_road, source, target, bouncer, folder: tempfile::tempdir().unwrap(), seed };
-        world.write_plan(more);
+        line.port = if making.by_road { roads.0.port() } else { line.port };
+        let mut bouncers = Vec::new();
+        for install in making.bouncers {
+            let users = ["postgres", "app"].map(|user| (user.to_owned(), PASSWORD.to_owned())).to_vec();
+            let options = PgBouncerOptions { pool_mode: making.pooling, users, ..PgBouncerOptions::new(vec![line.clone()]) };
+            bouncers.push(PgBouncer::start(&install, options).await.unwrap());
+        }
+        let bouncer = bouncers.remove(0);
+        let user = making.user.to_owned();
+        let by_road = making.by_road;
+        let world = Self {
+            roads: roads.into(),
+            by_road,
+            source,
+            target,
+            bouncer,
+            others: bouncers,
+            user,
+            folder: tempfile::tempdir().unwrap(),
+            seed,
+        };
+        world.write_plan(making.more);
         world
     }
 
     pub(crate) fn write_plan(&self, more: &str) {
-        let plan = format!(
-            "name = \"bank\"\nkind = \"switch\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n[[traffic]]\nkind = \"pgbouncer\"\n\
-             admin_url = \"{}\"\ndatabase = \"{DATABASE}\"\nconfig_file = \"{}\"\n{more}\n",
-            if self.by_road { self.roads[0].url("postgres", DATABASE) } else { self.source.url("postgres", DATABASE) },
-            if self.by_road { self.roads[1].url("postgres", DATABASE) } else { self.target.url("postgres", DATABASE) },
-            self.bouncer.admin_url(),
-            self.bouncer.config_file().display()
+        let url = |cluster: &Cluster, road: &Proxy| {
+            let url = cluster.url_with_password(&self.user, PASSWORD, DATABASE);
+            if self.by_road { url.replace(&format!(":{}/", cluster.port()), &format!(":{}/", road.port())) } else { url }
+        };
+        let mut plan = format!(
+            "name = \"bank\"\nkind = \"switch\"\n[source]\nurl = \"{}\"\n[target]\nurl = \"{}\"\n",
+            url(&self.source, &self.roads[0]),
+            url(&self.target, &self.roads[1])
         );
-        std::fs::write(self.plan(), plan).unwrap();
+        for bouncer in std::iter::once(&self.bouncer).chain(&self.others) {
+            plan += &format!(
+                "[[traffic]]\nkind = \"pgbouncer\"\nadmin_url = \"{}\"\ndatabase = \"{DATABASE}\"\nconfig_file = \"{}\"\n",
+                bouncer.admin_url(),
+                bouncer.config_file().display()
+            );
+        }
+        std::fs::write(self.plan(), format!("{plan}{more}\n")).unwrap();
     }
 
     fn plan(&self) -> PathBuf {
@@ -193,7 +261,7 @@ impl World {
         self.cutover(&["verify"]).await.code(0);
         let authority = self.authority().await;
         let (here, there) = if authority == "target" { (&self.target, &self.source) } else { (&self.source, &self.target) };
-        let verdict = check_history(&here.url("postgres", DATABASE), Some(&there.url("postgres", DATABASE)), &history).await.unwrap();
+        let verdict = check_history(&admin_url(here), Some(&admin_url(there)), &history).await.unwrap();
         assert!(verdict.is_clean(), "seed {:?}: {verdict:#?}\n{:?}", self.seed, history.errors);
         (history, verdict)
     }

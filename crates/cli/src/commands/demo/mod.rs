@@ -50,7 +50,9 @@ pub(crate) async fn run(global: &Global, args: &Demo) -> Result<(), Failure> {
     if score.is_clean() {
         Ok(())
     } else {
-        Err(Failure::new("the demo found something that must not be").with_hint("run it again with the same --seed; then please report it"))
+        Err(Failure::new("the demo found something that must not be")
+            .answered()
+            .with_hint("run it again with the same --seed; then please report it"))
     }
 }
 
