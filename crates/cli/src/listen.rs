@@ -1,6 +1,9 @@
 //! Shows what a driver tells: a line for each entry, a bar for long work.
 
-use std::sync::Mutex;
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use cutover_core::Event;
 use cutover_engine::{Notice, Progress, Report};
@@ -12,8 +15,19 @@ use crate::output::{Paint, bytes, thousands, to_stderr};
 pub(crate) struct Listener {
     paint: Paint,
     verbose: bool,
-    bar: Mutex<Option<(&'static str, ProgressBar)>>,
+    bar: Mutex<Option<Bar>>,
 }
+
+/// Long work that is under way.
+struct Bar {
+    what: &'static str,
+    bar: ProgressBar,
+    /// Where there is no terminal, a line was written at this moment.
+    told: Instant,
+}
+
+/// Between two lines about long work, where there is no terminal to draw on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 impl Listener {
     pub(crate) fn new(verbose: u8) -> Self {
@@ -23,28 +37,33 @@ impl Listener {
     fn say(&self, line: &str) {
         let bar = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*bar {
-            Some((_, bar)) if !bar.is_hidden() => bar.println(line),
+            Some(Bar { bar, .. }) if !bar.is_hidden() => bar.println(line),
             _ => to_stderr(line),
         }
     }
 
     fn show(&self, progress: &Progress) {
         let mut current = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if current.as_ref().is_none_or(|(what, _)| *what != progress.what) {
+        if current.as_ref().is_none_or(|current| current.what != progress.what) {
             let style = ProgressStyle::with_template("{prefix:>12} [{bar:30}] {msg}");
             let bar = ProgressBar::new(progress.total).with_prefix(progress.what);
-            *current = Some((progress.what, style.map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")))));
+            let bar = style.map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")));
+            *current = Some(Bar { what: progress.what, bar, told: Instant::now() });
         }
-        if let Some((_, bar)) = &*current {
+        if let Some(Bar { bar, told, .. }) = &mut *current {
             bar.set_length(progress.total.max(progress.done));
             bar.set_position(progress.done);
             bar.set_message(describe(progress));
+            if bar.is_hidden() && told.elapsed() >= TELL_EVERY {
+                *told = Instant::now();
+                to_stderr(&format!("{}: {}", progress.what, describe(progress)));
+            }
         }
     }
 
     fn end_bar(&self) {
         let bar = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some((_, bar)) = bar {
+        if let Some(Bar { bar, .. }) = bar {
             bar.finish_and_clear();
         }
     }
@@ -78,6 +97,11 @@ impl Report for Listener {
             Notice::ActionDone(action, took_ms) => {
                 if self.verbose {
                     self.say(&paint.dim(&format!("  {action:?} {took_ms} ms")));
+                }
+            }
+            Notice::Waiting { step, line, seconds } => {
+                if self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_none() {
+                    self.say(&paint.dim(&format!("  still at {step} for {seconds} s: {line}")));
                 }
             }
             Notice::Journalled(entry, event) => {

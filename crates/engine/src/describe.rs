@@ -82,6 +82,16 @@ fn describe(cutover: &Cutover, state: &State, step: Step) -> StepPlan {
     }
 }
 
+/// An action in a line, for whoever waits for it.
+pub(crate) fn line(cutover: &Cutover, epoch: u64, action: Action) -> String {
+    const SHOWN: usize = 120;
+    let calls = calls(cutover, epoch, action);
+    let Some(first) = calls.first() else { return format!("{action:?}") };
+    let text: String = first.text.chars().take(SHOWN).collect();
+    let more = if text.len() < first.text.len() || calls.len() > 1 { " …" } else { "" };
+    format!("{}: {text}{more}", first.place)
+}
+
 fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
     let names = &cutover.names;
     let at = |side: Side, text: String| vec![Call { place: side.to_string(), text }];

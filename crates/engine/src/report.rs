@@ -12,6 +12,15 @@ pub enum Notice<'a> {
     Action(Action),
     /// An action took this long, in milliseconds.
     ActionDone(Action, u64),
+    /// An action takes so long that a person begins to wonder.
+    Waiting {
+        /// The step's name.
+        step: &'a str,
+        /// The action, in a line.
+        line: &'a str,
+        /// For how long.
+        seconds: u64,
+    },
     /// An entry is durable in the journal.
     Journalled(&'a Entry, &'a Event),
     /// Long work has come this far.

@@ -66,6 +66,7 @@ async fn a_target_that_vanishes_in_the_pause_costs_no_more_than_the_budget() {
     world.roads[1].restore().await.unwrap();
     resumed.await.unwrap().code(5).says("undone");
     assert_eq!(world.authority().await, "source");
+    world.write_plan("");
     world.cutover(&["run"]).await.code(0);
     load.wait_acknowledged(50, SOON).await.unwrap();
     let (history, _) = world.judge(load).await;
@@ -86,6 +87,7 @@ async fn a_source_that_vanishes_behind_its_fence_is_opened_when_it_is_back() {
     resumed.await.unwrap().code(5).says("undone");
     assert_eq!(world.authority().await, "source");
     load.wait_acknowledged(50, SOON).await.unwrap();
+    world.write_plan("");
     world.cutover(&["run"]).await.code(0);
     world.judge(load).await;
 }
@@ -99,18 +101,19 @@ async fn kinds(world: &World) -> Vec<String> {
 /// A driver that stands still for longer than the budget, then goes on: it undoes, because its time is over.
 #[tokio::test]
 async fn a_driver_that_was_stopped_inside_the_pause_undoes_when_it_goes_on() {
-    let world = World::of(15, 15, "[pause]\nbudget = \"300ms\"\nattempts = 1").await;
+    let world = World::of(15, 15, "[pause]\nbudget = \"2s\"\nattempts = 1").await;
     world.ready().await;
     for entry in ["fenced", "drained"] {
         let stopped = world.cutover_stopped(&["run"], entry).await;
         let refused = eventually(SOON, || async { write_directly(&world).await.err() }).await.unwrap();
         assert!(refused.contains("fenced"), "{entry}: {refused}");
         let stood_since = Instant::now();
-        eventually(SOON, || async { stood_since.elapsed() > Duration::from_millis(300) }).await.unwrap();
+        eventually(SOON, || async { stood_since.elapsed() > Duration::from_secs(2) }).await.unwrap();
         stopped.resume().await.code(5).says("undone");
         assert_eq!(world.authority().await, "source", "{entry}");
         write_directly(&world).await.unwrap();
     }
+    world.write_plan("");
     world.cutover(&["run"]).await.code(0);
     assert_eq!(world.authority().await, "target");
 }

@@ -50,6 +50,7 @@ async fn vitess_6951_no_switch_while_the_other_side_is_behind() {
     assert_eq!(world.authority().await, "source");
     load.wait_acknowledged(50, SOON).await.unwrap();
     holder.batch_execute("ROLLBACK").await.unwrap();
+    world.write_plan("");
     world.cutover(&["run"]).await.code(0);
     let (history, _) = world.judge(load).await;
     assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
@@ -83,16 +84,18 @@ async fn vitess_9400_the_reverse_stream_flows_before_the_first_new_write() {
 /// vitess#17326: a reverse that failed half-way left the tables denied at both sides.
 #[tokio::test]
 async fn vitess_17326_a_way_back_that_fails_half_way_leaves_the_new_side_open() {
-    let world = World::of(15, 15, "[pause]\nbudget = \"1s\"\nattempts = 1").await;
+    let world = World::of(15, 15, "[pause]\nbudget = \"3s\"\nattempts = 1").await;
     world.ready().await;
     world.cutover(&["run"]).await.code(0);
     let load = world.load(4).await;
+    let stopped = world.cutover_stopped(&["rollback", "--reason", "too early"], "armed").await;
     let holder = world.source.client(DATABASE).await.unwrap();
     holder.batch_execute("BEGIN; LOCK TABLE cutover.marker IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    world.cutover(&["rollback", "--reason", "too early"]).await.code(5).says("undone");
+    stopped.resume().await.code(5).says("undone");
     assert_eq!(world.authority().await, "target");
     load.wait_acknowledged(100, SOON).await.unwrap();
     holder.batch_execute("ROLLBACK").await.unwrap();
+    world.write_plan("");
     world.cutover(&["rollback", "--reason", "now it can"]).await.code(0);
     assert_eq!(world.authority().await, "source");
     load.wait_acknowledged(50, SOON).await.unwrap();

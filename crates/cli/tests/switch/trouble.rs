@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cutover_testkit::Cluster;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::world::{DATABASE, World};
 
@@ -155,4 +156,33 @@ async fn a_table_made_at_the_target_after_the_switch_is_not_left_behind() {
     client.batch_execute("DELETE FROM bank.later").await.unwrap();
     world.cutover(&["rollback", "--reason", "back"]).await.code(0);
     assert_eq!(world.authority().await, "source");
+}
+
+/// Before the pause a switch may have to wait for long. It says at what; nothing is held meanwhile.
+#[tokio::test]
+async fn what_a_switch_waits_for_is_said_and_nothing_is_held_meanwhile() {
+    let world = World::new().await;
+    world.ready().await;
+    let load = world.load(2).await;
+    let writer = world.target.client(DATABASE).await.unwrap();
+    writer.batch_execute("SELECT cutover.let_pass('by hand'); BEGIN; CREATE TABLE public.slow (id int)").await.unwrap();
+    let mut child = world.command(&["run"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let waiting = tokio::time::timeout(SOON, async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("still at arm for") {
+                return line;
+            }
+        }
+        panic!("it ended without a word");
+    });
+    let line = waiting.await.expect("it says what it waits for");
+    assert!(line.contains("replication_slot"), "{line}");
+    load.wait_acknowledged(20, SOON).await.unwrap();
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    let drained = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    drained.await.unwrap();
+    let (history, _) = world.judge(load).await;
+    assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
 }

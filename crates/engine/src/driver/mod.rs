@@ -5,6 +5,7 @@
 
 mod hold;
 mod verdict;
+mod waited;
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +17,12 @@ use cutover_journal::Hold;
 use cutover_postgres::PgError;
 use tokio::{sync::watch, time::Instant};
 
-use self::verdict::{Kind, transient, verdict};
+use self::{
+    verdict::{Kind, transient, verdict},
+    waited::Waited,
+};
 use crate::{
-    Cutover, EngineError, EngineResult, Failpoint, Notice, Report,
+    Cutover, EngineError, EngineResult, Failpoint, Notice, Report, describe,
     log::{Log, Voice},
     sides::Sides,
 };
@@ -208,11 +212,13 @@ impl<'a> Driver<'a> {
         };
         self.observed = Observed::default();
         let mut interrupt = self.interrupt.clone();
+        let (report, waited) = (self.report, Waited::default());
         let work = async {
             for action in spec.does {
                 self.note(Notice::Action(action));
                 let began = Clock::now();
-                self.within(action, deadline, spec.name).await?;
+                waited.begin(describe::line(self.cutover, self.state()?.epoch, action));
+                self.within(action, deadline).await?;
                 let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 self.note(Notice::ActionDone(action, took));
             }
@@ -223,6 +229,7 @@ impl<'a> Driver<'a> {
             () = asked_to_stop(&mut interrupt), if stoppable => {
                 return Err(EngineError::Interrupted(format!("`{}` was stopped", spec.name)));
             }
+            () = waited.tell(report, spec.name) => {}
             done = work => done?,
         }
         let command = self.observation(step)?;
@@ -237,7 +244,7 @@ impl<'a> Driver<'a> {
     }
 
     /// One action, ended when its step's time is up.
-    async fn within(&mut self, action: Action, deadline: Option<Instant>, step: &str) -> EngineResult<()> {
+    async fn within(&mut self, action: Action, deadline: Option<Instant>) -> EngineResult<()> {
         let Some(deadline) = deadline else {
             return Box::pin(self.act(action, Instant::now() + Duration::from_secs(3600 * 24 * 365))).await;
         };
@@ -247,8 +254,8 @@ impl<'a> Driver<'a> {
         match tokio::time::timeout_at(grace, Box::pin(self.act(action, deadline))).await {
             Ok(done) => done,
             Err(_) => Err(EngineError::Database {
-                side: step.to_owned(),
-                source: PgError::TimedOut { doing: format!("{action:?}"), limit: began.elapsed() },
+                side: "no answer".to_owned(),
+                source: PgError::TimedOut { doing: describe::line(self.cutover, self.state()?.epoch, action), limit: began.elapsed() },
             }),
         }
     }
