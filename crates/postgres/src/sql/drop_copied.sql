@@ -19,9 +19,9 @@ BEGIN
     FOR v_drop IN
         SELECT format('DROP %s IF EXISTS %I.%I CASCADE',
                       CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'f' THEN 'FOREIGN TABLE'
-                                     WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, n.nspname, c.relname)
+                                     ELSE 'TABLE' END, n.nspname, c.relname)
           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'cutover'])
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'cutover'])
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i'))
     LOOP
         EXECUTE v_drop;
@@ -37,16 +37,26 @@ BEGIN
     FOR v_drop IN
         SELECT format('DROP TYPE IF EXISTS %I.%I CASCADE', n.nspname, t.typname)
           FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-         WHERE t.typtype IN ('e', 'd', 'r', 'b') AND t.typelem = 0 AND n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'cutover'])
+         WHERE (t.typtype IN ('e', 'd', 'r', 'b') OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
+           AND t.typelem = 0 AND n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'cutover'])
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype IN ('e', 'i'))
     LOOP
         EXECUTE v_drop;
     END LOOP;
+    -- What is rare, and spelled by the server itself: operators, casts, text search, foreign servers and the like.
     FOR v_drop IN
-        SELECT format('DROP COLLATION IF EXISTS %I.%I CASCADE', n.nspname, l.collname)
-          FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
-         WHERE n.nspname !~ '^pg_' AND n.nspname <> ALL (ARRAY['information_schema', 'cutover'])
-           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_collation'::regclass AND d.objid = l.oid AND d.deptype = 'e')
+        SELECT format('DROP %s IF EXISTS %s CASCADE', replace(i.type, '-', ' '), i.identity)
+          FROM (SELECT tableoid AS classid, oid AS objid FROM pg_catalog.pg_collation UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_operator
+                UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_opfamily UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_ts_config
+                UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_ts_dict UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_conversion
+                UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_cast UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_foreign_server
+                UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_foreign_data_wrapper UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_event_trigger
+                UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_transform UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_am
+                UNION ALL SELECT tableoid, oid FROM pg_catalog.pg_language) o
+         CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.classid, o.objid, 0) i
+         -- Those below are the server's own.
+         WHERE o.objid >= 16384 AND i.schema IS DISTINCT FROM 'cutover' AND i.identity <> ALL (ARRAY['cutover_ddl_gate', 'cutover_arm_new_table'])
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.classid AND d.objid = o.objid AND d.deptype IN ('e', 'i'))
     LOOP
         EXECUTE v_drop;
     END LOOP;

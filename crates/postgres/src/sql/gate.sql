@@ -63,10 +63,15 @@ CREATE TABLE IF NOT EXISTS cutover.admission (
     grantee text PRIMARY KEY
 );
 
+-- Also sweeps up after sessions that are gone; what another transaction sweeps at the moment is left to it, so that
+-- somebody's open transaction never stops a driver here.
 CREATE OR REPLACE FUNCTION cutover.let_pass(p_purpose text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog AS $$
     DELETE FROM cutover.pass p
-     WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = p.pid AND a.backend_start = p.backend_start);
+     WHERE p.ctid = ANY (ARRAY(
+         SELECT o.ctid FROM cutover.pass o
+          WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = o.pid AND a.backend_start = o.backend_start)
+            FOR UPDATE SKIP LOCKED));
     INSERT INTO cutover.pass (pid, backend_start, purpose)
     SELECT a.pid, a.backend_start, p_purpose FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()
     ON CONFLICT DO NOTHING;
