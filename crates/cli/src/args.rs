@@ -71,7 +71,8 @@ pub(crate) enum Verb {
     Status(Status),
     /// Compare both sides, row by row, while they move. Exit code 3 on a difference.
     Verify(Verify),
-    /// Go back. After a switch: the same protocol mirrored, keeping what the target took. Before one: remove what was made.
+    /// Go back: the same protocol mirrored, keeping what the target took. Before any switch, with --confirm: give up, and
+    /// remove what was made.
     Rollback(Rollback),
     /// The target stays: swap the roles in the journal. The way back remains until `retire`.
     Complete(Reasoned),
@@ -142,11 +143,16 @@ pub(crate) struct Verify {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  cutover rollback --reason 'checkout is slow on the new server'")]
+#[command(
+    after_help = "Examples:\n  cutover rollback --reason 'checkout is slow on the new server'\n  cutover rollback --reason 'not this year' --confirm orders   # before any switch: removes gates, streams and journal's claim"
+)]
 pub(crate) struct Rollback {
     /// Why, for the journal.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
+    /// The plan's name: give the cutover up where the source is in charge. The copy is then followed no more.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) confirm: Option<String>,
 }
 
 #[derive(Args, Debug)]

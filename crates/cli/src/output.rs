@@ -56,7 +56,7 @@ impl From<EngineError> for Failure {
 
 fn describe(error: &EngineError) -> String {
     match error {
-        EngineError::Traffic(traffic) => traffic.report(),
+        EngineError::Traffic(traffic) | EngineError::Plan(traffic) => traffic.report(),
         EngineError::Differences { examples, .. } if !examples.is_empty() => format!("{error}:\n  {}", examples.join("\n  ")),
         other => other.to_string(),
     }

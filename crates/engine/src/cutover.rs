@@ -58,7 +58,7 @@ impl Cutover {
                 Box::new(open_sqlite(&state.join("journal.db"), &plan.name).await?)
             }
         };
-        let fleet = Fleet::new(build(&plan.traffic, folder)?);
+        let fleet = Fleet::new(build(&plan.traffic, folder).map_err(EngineError::Plan)?);
         let digest = hex::encode(Sha256::digest(plan_text.as_bytes()));
         Ok(Self { names: Names::new(&plan.name), digest, folder: folder.to_owned(), journal, fleet, tools, plan })
     }
@@ -122,7 +122,14 @@ impl Cutover {
     /// # Errors
     /// If a database can't be reached.
     pub async fn check(&self) -> EngineResult<Vec<Finding>> {
-        let prepared = self.state().await?.is_some_and(|state| !matches!(state.phase, Phase::Preparing { step: Preparation::Install }));
+        let state = self.state().await?;
+        if let Some(state) = state.as_ref().filter(|state| state.ended()) {
+            return Err(EngineError::Mismatch {
+                what: format!("the cutover `{}` is {}: there is nothing to check any more", self.plan.name, state.phase.describe()),
+                hint: "a new one needs another name".to_owned(),
+            });
+        }
+        let prepared = state.is_some_and(|state| !matches!(state.phase, Phase::Preparing { step: Preparation::Install }));
         self.preflight(prepared).await
     }
 
@@ -168,6 +175,8 @@ impl Cutover {
     /// # Errors
     /// See [`EngineError`]; its exit code says what it means.
     pub async fn run(&self, drive: Drive<'_>, goal: Goal) -> EngineResult<State> {
+        // Who finishes a way back does not want to leave again at once.
+        let going_back = self.state().await?.is_some_and(|state| state.switch().is_some_and(|switch| switch.to == Side::Source));
         let mut driver = Driver::take_over(self, drive).await?;
         if driver.log.state().is_none() {
             self.begin(&mut driver).await?;
@@ -177,7 +186,7 @@ impl Cutover {
         }
         driver.run().await?;
         let state = driver.state()?.clone();
-        let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source;
+        let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
         if goal == Goal::Switched && waits {
             refuse_blocking(self.preflight(true).await?)?;
             driver.switch(Side::Target).await?;
@@ -194,28 +203,41 @@ impl Cutover {
         driver.create().await
     }
 
-    /// Goes back: after a switch the same protocol with the sides swapped, which keeps what the target took; before
-    /// one it removes what was made in both databases.
+    /// Goes back: after a switch the same protocol with the sides swapped, which keeps what the target took. One that
+    /// is under way is finished or undone, and no more. Where the source is in charge there is nothing to go back
+    /// from; with `give_up` what was made in both databases is removed.
     ///
     /// # Errors
     /// See [`EngineError`].
-    pub async fn rollback(&self, drive: Drive<'_>) -> EngineResult<State> {
+    pub async fn rollback(&self, drive: Drive<'_>, give_up: bool) -> EngineResult<State> {
+        let before = self.state().await?;
+        if before.as_ref().is_some_and(|state| matches!(state.phase, Phase::Archived)) {
+            return Err(EngineError::Mismatch {
+                what: "retiring has begun, and with it the way back is being dropped".to_owned(),
+                hint: "`cutover run --until ready` finishes it".to_owned(),
+            });
+        }
+        let under_way = before.is_some_and(|state| state.switch().is_some());
         let mut driver = Driver::take_over(self, drive).await?;
         let resumed = driver.run_unless_preparing().await;
-        match driver.state()?.authority {
+        let (authority, phase) = (driver.state()?.authority, driver.state()?.phase.clone());
+        let tolerated = matches!(phase, Phase::Smoking(_) | Phase::Restoring(_));
+        match authority {
             Side::Target => {
-                if !matches!(driver.state()?.phase, Phase::Smoking(_)) {
+                if !tolerated {
                     resumed?;
                 }
                 driver.switch(Side::Source).await?;
             }
-            Side::Source => {
-                if !matches!(driver.state()?.phase, Phase::Restoring(_)) {
+            Side::Source if give_up => {
+                if !tolerated {
                     resumed?;
                 }
                 driver.say(Command::GiveUp).await?;
                 driver.run().await?;
             }
+            Side::Source if under_way => resumed?,
+            Side::Source => return Err(nothing_to_go_back_from(&self.plan.name)),
         }
         Ok(driver.state()?.clone())
     }
@@ -249,6 +271,13 @@ impl Cutover {
         }
         driver.run().await?;
         Ok(driver.state()?.clone())
+    }
+}
+
+fn nothing_to_go_back_from(name: &str) -> EngineError {
+    EngineError::Mismatch {
+        what: "the source is in charge: there is no switch to go back from, and nothing was done".to_owned(),
+        hint: format!("to give the cutover up and remove what it has made in both databases, add --confirm {name}"),
     }
 }
 

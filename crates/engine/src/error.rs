@@ -83,6 +83,9 @@ pub enum EngineError {
     /// Traffic could not be held or sent elsewhere.
     #[error(transparent)]
     Traffic(#[from] TrafficError),
+    /// The plan describes traffic that can't be. Nothing was done.
+    #[error(transparent)]
+    Plan(TrafficError),
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -119,6 +122,7 @@ impl EngineError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Plan(_) => 2,
             Self::Findings { .. } | Self::Differences { .. } => 3,
             Self::Inconclusive(_) => 4,
             Self::PauseExhausted { .. } => 5,
@@ -144,8 +148,8 @@ impl EngineError {
             Self::Unknown { look, .. } => Some(look.clone()),
             Self::Mismatch { hint, .. } => Some(hint.clone()),
             Self::Database { source, .. } => source.hint().map(str::to_owned),
-            Self::Interrupted(_) => Some("`cutover run` goes on from here".to_owned()),
-            Self::Traffic(error) => error.hint(),
+            Self::Interrupted(_) => Some("`cutover status` shows where it stands and what is next".to_owned()),
+            Self::Traffic(error) | Self::Plan(error) => error.hint(),
             _ => None,
         }
     }

@@ -118,7 +118,7 @@ fn unknown(drafts: &[Draft], cause: &str) -> EngineError {
     let kinds: Vec<&str> = drafts.iter().map(|draft| draft.kind.as_str()).collect();
     EngineError::Unknown {
         what: format!("it is not known whether the journal took `{}`: {cause}", kinds.join(", ")),
-        look: "both databases are left as they are. Bring the journal back, look with `cutover audit`, then `cutover run` goes on from what it says"
+        look: "both databases are left as they are. Bring the journal back, look with `cutover audit`, then `cutover run --until ready` goes on from what it says"
             .to_owned(),
     }
 }

@@ -163,9 +163,13 @@ async fn side_status(side: Side, address: String, client: &PgResult<Client>) -> 
     status
 }
 
+/// Without `pg_monitor` the kind of somebody else's session is hidden: then whoever replicates is told by other views.
 async fn clients(client: &Client) -> Result<Vec<ClientStatus>, tokio_postgres::Error> {
     let sql = "SELECT usename::text, application_name, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity \
-         WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() \
+         WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() \
+           AND (backend_type = 'client backend' OR backend_type IS NULL AND usename IS NOT NULL AND pid NOT IN ( \
+               SELECT s.pid FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL \
+               UNION ALL SELECT r.pid FROM pg_catalog.pg_stat_replication r WHERE r.pid IS NOT NULL)) \
            AND NOT pg_catalog.starts_with(application_name, 'cutover/') GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 50";
     let rows = client.query(sql, &[]).await?;
     let status = |row: &tokio_postgres::Row| ClientStatus {
@@ -224,11 +228,16 @@ fn next_command(state: Option<&State>) -> String {
     let Some(state) = state else { return "cutover check, then cutover run --until ready".to_owned() };
     match (&state.phase, state.authority) {
         (Phase::Following, Side::Source) => "cutover run: switches to the target".to_owned(),
+        (Phase::Following, Side::Target) if !state.shape.reverse => "cutover complete".to_owned(),
+        (Phase::Completed, _) if !state.shape.reverse => "cutover retire --archive FILE".to_owned(),
         (Phase::Following | Phase::Smoking(_), Side::Target) => "cutover complete, or cutover rollback --reason …".to_owned(),
-        (Phase::Restoring(_), Side::Source) => "cutover run: restores the stream; cutover rollback: gives the copy up".to_owned(),
+        (Phase::Restoring(_), Side::Source) => format!(
+            "cutover run --until ready: restores the stream; or cutover rollback --reason … --confirm {}: gives the copy up",
+            state.plan.name
+        ),
         (Phase::Completed, _) => "cutover retire --archive FILE, or cutover rollback --reason …".to_owned(),
         (Phase::Retired | Phase::TornDown, _) => "nothing: it is over".to_owned(),
         (Phase::Preparing { .. }, _) => "cutover run --until ready: goes on with the preparation".to_owned(),
-        _ => "cutover run: finishes or undoes what was begun".to_owned(),
+        _ => "cutover run --until ready: finishes or undoes what was begun".to_owned(),
     }
 }

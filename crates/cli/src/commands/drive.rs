@@ -36,8 +36,12 @@ pub(crate) async fn rollback(global: &Global, args: &Rollback) -> Result<(), Fai
         return Err(Failure::usage("--reason is empty").with_hint("say in a few words why, for the journal"));
     }
     let cutover = plan_file::open(global).await?;
+    let give_up = args.confirm.is_some();
+    if give_up {
+        confirm(&cutover, args.confirm.as_deref())?;
+    }
     let listener = Listener::new(global.verbose);
-    finish(global, cutover.rollback(drive(&listener, &args.reason)?).await)
+    finish(global, cutover.rollback(drive(&listener, &args.reason)?, give_up).await)
 }
 
 pub(crate) async fn complete(global: &Global, args: &Reasoned) -> Result<(), Failure> {
@@ -148,7 +152,12 @@ pub(crate) fn sentence(state: &State) -> String {
         Phase::Following => match (state.authority, state.pauses.last()) {
             (Side::Source, None) => format!("{name} is ready: copied, following, verified. Next: `cutover run` switches."),
             (side, Some(pause)) if !pause.undone => {
-                let next = if side == Side::Target {
+                let next = if side == Side::Target && !state.shape.reverse {
+                    return format!(
+                        "{name}: the target is in charge since a pause of {} ms. The source stays as it was. Next: `cutover complete`.",
+                        pause.pause_ms
+                    );
+                } else if side == Side::Target {
                     "`cutover complete` if it stays, `cutover rollback --reason …` if not"
                 } else {
                     "`cutover run` switches again"

@@ -31,7 +31,7 @@ async fn a_source_that_fails_over_to_a_standby_without_the_fence_keeps_the_write
     eventually(SOON, || write_by_bouncer(&world)).await.unwrap();
     assert_eq!(world.ask(&standby, "SELECT count(*) FROM bank.events WHERE kind = 'by hand'").await, "1");
     world.cutover(&["run"]).await.code(1).says("could not be restored");
-    world.cutover(&["rollback", "--reason", "the slot went with the old primary"]).await.code(0).says("torn down");
+    world.cutover(&["rollback", "--reason", "the slot went with the old primary", "--confirm", "bank"]).await.code(0).says("torn down");
     write_by_bouncer(&world).await.unwrap();
 }
 

@@ -100,5 +100,5 @@ async fn a_slot_in_danger_is_warned_about_and_a_lost_one_blocks() {
     let refused = world.cutover(&["run"]).await.says("lost");
     assert!(matches!(refused.code, Some(1 | 3)), "{refused:?}");
     assert_eq!(world.authority().await, "source");
-    world.cutover(&["rollback", "--reason", "the copy must be made again"]).await.code(0).says("torn down");
+    world.cutover(&["rollback", "--reason", "the copy must be made again", "--confirm", "bank"]).await.code(0).says("torn down");
 }

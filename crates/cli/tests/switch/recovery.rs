@@ -107,3 +107,23 @@ async fn ctrl_c_while_a_writer_holds_up_the_pause_undoes_it() {
     assert_eq!(world.authority().await, "source");
     busy.abort();
 }
+
+/// Whoever types the same command again after a kill gets what he asked for, and no more than that.
+#[tokio::test]
+async fn a_way_back_that_was_killed_is_finished_by_the_same_command_and_by_run_and_no_more() {
+    let world = World::new().await;
+    let load = world.load(4).await;
+    world.ready().await;
+    for again in [vec!["rollback", "--reason", "back"], vec!["run"]] {
+        world.cutover(&["run"]).await.code(0);
+        world.cutover_killed(&["rollback", "--reason", "back"], Some("after:committed")).await.killed();
+        world.cutover(&again).await.code(0);
+        assert_eq!(world.authority().await, "source", "{again:?} finished the way back and did not leave again");
+        assert_eq!(world.phase().await, "following", "{again:?} did not give the copy up");
+        load.wait_acknowledged(20, SOON).await.unwrap();
+    }
+    world.cutover(&["rollback", "--reason", "twice"]).await.code(1).says("nothing was done");
+    assert_eq!(world.phase().await, "following");
+    let (history, _) = world.judge(load).await;
+    assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
+}

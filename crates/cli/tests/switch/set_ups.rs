@@ -16,8 +16,13 @@ async fn a_role_that_is_no_superuser_goes_there_and_back_with_what_check_asks_fo
     let making = Making { source: 16, target: newest, passwords: true, user: "mover", ..Making::default() };
     let world = World::made(making).await;
     for cluster in [&world.source, &world.target] {
+        // So that the target can be isolated by whoever is a member of its owner, and has its own leave only through PUBLIC.
+        cluster.execute(DATABASE, "ALTER DATABASE bank OWNER TO app_owner; ALTER SCHEMA public OWNER TO postgres").await.unwrap();
         cluster.execute(DATABASE, &format!("CREATE ROLE mover LOGIN PASSWORD '{PASSWORD}'")).await.unwrap();
     }
+    // In a schema that the target has already, where its owner may not create.
+    let parked = "CREATE TABLE public.parked (id int PRIMARY KEY); ALTER TABLE public.parked OWNER TO app_owner";
+    world.source.execute(DATABASE, parked).await.unwrap();
     let mut rounds = 0;
     while mend(&world).await {
         rounds += 1;

@@ -113,7 +113,8 @@ async fn a_rollback_before_any_switch_removes_everything() {
     let world = World::new().await;
     let load = world.load(2).await;
     world.ready().await;
-    world.cutover(&["rollback", "--reason", "not this week"]).await.code(0).says("torn down");
+    world.cutover(&["rollback", "--reason", "by mistake"]).await.code(1).says("nothing was done").says("--confirm bank");
+    world.cutover(&["rollback", "--reason", "not this week", "--confirm", "bank"]).await.code(0).says("torn down");
     for cluster in [&world.source, &world.target] {
         for what in [
             "pg_replication_slots",

@@ -131,7 +131,7 @@ impl<'a> Driver<'a> {
         EngineError::Unknown {
             what: format!("the journal at {} can't be reached any more: {error}", self.cutover.journal_location()),
             look: format!(
-                "the cutover was {phase}{}. Nothing more is done without the journal: bring it back and run `cutover run`",
+                "the cutover was {phase}{}. Nothing more is done without the journal: bring it back and run `cutover run --until ready`",
                 if held { ", and writes are held" } else { "" }
             ),
         }

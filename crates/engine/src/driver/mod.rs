@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use cutover_core::{Action, Command, Fence, Side, State, Step, next};
+use cutover_core::{Action, Command, Fence, Side, State, Step, Writes, next};
 use cutover_journal::Hold;
 use cutover_postgres::PgError;
 use tokio::{sync::watch, time::Instant};
@@ -29,6 +29,9 @@ use crate::{
 
 /// How long an undo, or an opening after the commit point, is tried before a person must look.
 const PERSIST_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long an action that has run out of its time may take to say why.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Between two attempts of a pause, so that clients draw breath.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
@@ -146,6 +149,19 @@ impl<'a> Driver<'a> {
 
     /// Does what is next until the cutover waits for a decision.
     pub(crate) async fn run(&mut self) -> EngineResult<()> {
+        let done = self.run_steps().await;
+        let held = self.log.state().is_some_and(|state| state.route().writes == Writes::Held);
+        match done {
+            // An undo can fail as well, as when the journal's disk is full. Whoever reads only the exit code must hear of it.
+            Err(error) if held && error.exit_code() == 1 => Err(EngineError::Unknown {
+                what: format!("writes are held, and it can't go on: {error}"),
+                look: "mend that, then `cutover run --until ready` finishes or undoes what was begun".to_owned(),
+            }),
+            done => done,
+        }
+    }
+
+    async fn run_steps(&mut self) -> EngineResult<()> {
         let mut abandoned: Option<EngineError> = None;
         let mut persisting: Option<Instant> = None;
         while let Some(step) = next(self.state()?) {
@@ -182,15 +198,18 @@ impl<'a> Driver<'a> {
                     switch.from(),
                     switch.stream()
                 ),
-                hint: "`cutover run` tries again. Where the slot is lost the copy must be made again: `cutover rollback` removes what was made"
-                    .to_owned(),
+                hint: format!(
+                    "`cutover run --until ready` tries again. Where the slot is lost the copy must be made again: \
+                     `cutover rollback --confirm {}` removes what was made",
+                    self.cutover.plan.name
+                ),
             });
         }
         if Instant::now() >= until {
             return Err(EngineError::Unknown {
                 what: format!("`{name}` could not be finished: {error}"),
                 look: format!(
-                    "writes may be held. Bring the server back and run `cutover run`: it goes on with `{name}`. `cutover status` shows both gates"
+                    "writes may be held. Bring the server back and run `cutover run --until ready`: it goes on with `{name}`. `cutover status` shows both gates"
                 ),
             });
         }
@@ -250,7 +269,7 @@ impl<'a> Driver<'a> {
         };
         let began = Instant::now();
         // Actions watch the deadline themselves and say what they waited for; this is for a server that hangs.
-        let grace = deadline + Duration::from_millis(20);
+        let grace = deadline + GRACE;
         match tokio::time::timeout_at(grace, Box::pin(self.act(action, deadline))).await {
             Ok(done) => done,
             Err(_) => Err(EngineError::Database {

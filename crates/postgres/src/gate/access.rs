@@ -8,6 +8,7 @@ use super::{commit, guarded};
 use crate::{PgError, PgResult, names::literal};
 
 /// Takes the right to connect from everyone but `keep`, superusers excepted, and remembers it in the database itself.
+/// Those of `keep` that had it through a group or through PUBLIC get it by name for as long.
 /// Returns false where we may not, because the database is somebody else's.
 ///
 /// # Errors
@@ -24,6 +25,14 @@ pub async fn isolate(client: &mut Client, epoch: u64, keep: &[&str]) -> PgResult
          LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee \
          WHERE d.datname = pg_catalog.current_database() AND x.privilege_type = 'CONNECT' AND (x.grantee = 0 OR r.rolname <> ALL ($1::text[]))";
     let keep: Vec<&str> = keep.to_vec();
+    for grantee in lacking_by_name(&transaction, &keep).await? {
+        let sql = format!(
+            "INSERT INTO cutover.admission VALUES ({}, true) ON CONFLICT DO NOTHING; {}",
+            literal(&grantee),
+            connect_sql("GRANT", "TO", &grantee)
+        );
+        transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
+    }
     let rows = transaction.query(sql, &[&keep]).await.map_err(|error| PgError::sql(doing, error))?;
     for grantee in rows.iter().map(|row| row.get::<_, String>(0)) {
         let sql = format!(
@@ -35,6 +44,16 @@ pub async fn isolate(client: &mut Client, epoch: u64, keep: &[&str]) -> PgResult
     }
     commit(transaction, doing).await?;
     Ok(true)
+}
+
+/// Of some roles, those that are no superusers and have not been granted the right to connect by name.
+async fn lacking_by_name(transaction: &Transaction<'_>, roles: &[&str]) -> PgResult<Vec<String>> {
+    let sql = "SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::text[]) AND NOT r.rolsuper AND NOT EXISTS ( \
+         SELECT FROM pg_catalog.pg_database d \
+         CROSS JOIN LATERAL pg_catalog.aclexplode(COALESCE(d.datacl, pg_catalog.acldefault('d', d.datdba))) x \
+         WHERE d.datname = pg_catalog.current_database() AND x.privilege_type = 'CONNECT' AND x.grantee = r.oid)";
+    let rows = transaction.query(sql, &[&roles]).await.map_err(|error| PgError::sql("asking who may connect by name", error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 async fn owns_database(transaction: &Transaction<'_>) -> PgResult<bool> {
@@ -51,10 +70,13 @@ async fn owns_database(transaction: &Transaction<'_>) -> PgResult<bool> {
 pub async fn admit(client: &mut Client, epoch: u64) -> PgResult<()> {
     let doing = "letting clients connect again";
     let transaction = guarded(client, epoch).await?;
-    let rows =
-        transaction.query("DELETE FROM cutover.admission RETURNING grantee", &[]).await.map_err(|error| PgError::sql(doing, error))?;
-    for grantee in rows.iter().map(|row| row.get::<_, String>(0)) {
-        transaction.batch_execute(&connect_sql("GRANT", "TO", &grantee)).await.map_err(|error| PgError::sql(doing, error))?;
+    let rows = transaction
+        .query("DELETE FROM cutover.admission RETURNING grantee, granted", &[])
+        .await
+        .map_err(|error| PgError::sql(doing, error))?;
+    for (grantee, granted) in rows.iter().map(|row| (row.get::<_, String>(0), row.get::<_, bool>(1))) {
+        let (verb, preposition) = if granted { ("REVOKE", "FROM") } else { ("GRANT", "TO") };
+        transaction.batch_execute(&connect_sql(verb, preposition, &grantee)).await.map_err(|error| PgError::sql(doing, error))?;
     }
     commit(transaction, doing).await
 }

@@ -112,7 +112,9 @@ async fn refuse_stranger(client: &Client, plan: &str, side: Side) -> PgResult<()
     }
     Err(PgError::Refused {
         what: format!("the {side} belongs to the cutover `{found_plan}` already (as its {found_side})"),
-        hint: Some(format!("finish it first: cutover --plan {found_plan}.toml retire, or rollback before any switch")),
+        hint: Some(format!(
+            "finish that one first, with its own plan: `cutover retire`, or before any switch `cutover rollback --confirm {found_plan}`"
+        )),
     })
 }
 
@@ -214,7 +216,7 @@ async fn end_idle_writers(client: &Client) -> PgResult<()> {
 /// Who holds the gate: at most five, with what they do.
 async fn writers(client: &Client) -> PgResult<Vec<String>> {
     let sql = "SELECT pg_catalog.format('pid %s (%s, %s, writing for %s s)', a.pid, a.usename, COALESCE(NULLIF(a.application_name, ''), '?'), \
-             EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::integer) \
+             COALESCE(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start)::integer::text, '?')) \
          FROM pg_catalog.pg_stat_activity a WHERE a.pid IN (SELECT l.pid FROM pg_catalog.pg_locks l \
              WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid::bigint < 16 AND l.objsubid = 2 AND l.granted) \
          AND a.pid <> pg_catalog.pg_backend_pid() ORDER BY a.xact_start LIMIT 5";

@@ -43,12 +43,12 @@ CREATE TABLE IF NOT EXISTS cutover.flush (
 );
 INSERT INTO cutover.flush (times) VALUES (0) ON CONFLICT DO NOTHING;
 
--- Sessions that may write while the gate is closed: ours, while they copy.
+-- Sessions that may write while the gate is closed: ours, while they copy. The token is known to the session alone, so
+-- that a later one with the same pid has no pass.
 CREATE TABLE IF NOT EXISTS cutover.pass (
+    token text PRIMARY KEY,
     pid integer NOT NULL,
-    backend_start timestamptz NOT NULL,
-    purpose text NOT NULL,
-    PRIMARY KEY (pid, backend_start)
+    purpose text NOT NULL
 );
 
 -- Roles that may write while the gate is closed: a migration hook's, for as long as it may take.
@@ -58,9 +58,11 @@ CREATE TABLE IF NOT EXISTS cutover.pass_role (
     expires_at timestamptz NOT NULL
 );
 
--- Who could connect before this database was isolated, so that it can be given back. 'PUBLIC' is spelled so.
+-- Who could connect before this database was isolated, so that it can be given back. 'PUBLIC' is spelled so. And who
+-- was granted it by us, because the right came through PUBLIC or a group; that is taken back.
 CREATE TABLE IF NOT EXISTS cutover.admission (
-    grantee text PRIMARY KEY
+    grantee text PRIMARY KEY,
+    granted boolean NOT NULL DEFAULT false
 );
 
 -- Also sweeps up after sessions that are gone; what another transaction sweeps at the moment is left to it, so that
@@ -70,19 +72,17 @@ LANGUAGE sql SET search_path = pg_catalog AS $$
     DELETE FROM cutover.pass p
      WHERE p.ctid = ANY (ARRAY(
          SELECT o.ctid FROM cutover.pass o
-          WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = o.pid AND a.backend_start = o.backend_start)
+          WHERE NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = o.pid)
             FOR UPDATE SKIP LOCKED));
-    INSERT INTO cutover.pass (pid, backend_start, purpose)
-    SELECT a.pid, a.backend_start, p_purpose FROM pg_stat_activity a WHERE a.pid = pg_backend_pid()
-    ON CONFLICT DO NOTHING;
+    INSERT INTO cutover.pass (token, pid, purpose)
+    SELECT set_config('cutover.pass', gen_random_uuid()::text, false), pg_backend_pid(), p_purpose;
 $$;
 REVOKE ALL ON FUNCTION cutover.let_pass(text) FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION cutover.has_pass() RETURNS boolean
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT EXISTS (
-        SELECT FROM cutover.pass p JOIN pg_stat_activity a ON a.pid = p.pid AND a.backend_start = p.backend_start
-         WHERE p.pid = pg_backend_pid())
+        SELECT FROM cutover.pass p WHERE p.token = current_setting('cutover.pass', true) AND p.pid = pg_backend_pid())
     OR EXISTS (SELECT FROM cutover.pass_role r WHERE r.role_name = session_user AND r.expires_at > clock_timestamp());
 $$;
 

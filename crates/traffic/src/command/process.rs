@@ -90,7 +90,7 @@ impl<'a> Process<'a> {
     }
 
     fn name(&self) -> String {
-        format!("the command for {}", self.action)
+        if self.action == "hook" { "the hook's command".to_owned() } else { format!("the command for {}", self.action) }
     }
 
     fn io_error(&self, source: std::io::Error) -> TrafficError {

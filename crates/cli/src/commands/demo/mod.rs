@@ -88,7 +88,7 @@ async fn perform(global: &Global, args: &Demo, stage: &Stage, seed: Seed, stop: 
         let began = Instant::now();
         match to {
             Side::Target => cutover.run(drive("the demo's switch"), Goal::Switched).await?,
-            Side::Source => cutover.rollback(drive("the demo's way back")).await?,
+            Side::Source => cutover.rollback(drive("the demo's way back"), false).await?,
         };
         load.wait_acknowledged(u64::from(args.clients), Duration::from_secs(30)).await.map_err(stage::failure)?;
         score.switched(to, load.pause_between(began, Instant::now()));

@@ -27,6 +27,7 @@ async fn ask(context: &Context<'_>) -> Verdict {
         drafts.extend(schema_rights(side).await?);
         drafts.extend(sight(side));
     }
+    drafts.extend(schemas_to_fill(context).await?);
     for origin in context.origins() {
         drafts.extend(our_replication(origin).await?);
         drafts.extend(peer_role(context, origin).await?);
@@ -59,6 +60,33 @@ async fn schema_rights(side: &Examined<'_>) -> Result<Option<Draft>, Inconclusiv
     let grants = schemas.iter().map(|schema| format!("GRANT USAGE ON SCHEMA {} TO {role};", ident(schema)));
     let fix = Fix::sql(side.side, grants);
     Ok(Some(Draft::error(side.side, format!("our role {role} may not use every schema that has tables")).evidence(schemas).fix(fix)))
+}
+
+/// Who is to own a table in a schema must be allowed to create there, unless a superuser gives it away.
+async fn schemas_to_fill(context: &Context<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let (source, target) = (&context.source, &context.target);
+    if target.facts.role.superuser {
+        return Ok(None);
+    }
+    let sql = format!(
+        "SELECT DISTINCT n.nspname::text, pg_catalog.pg_get_userbyid(c.relowner)::text FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'S', 'v', 'm') AND {} ORDER BY 1, 2",
+        crate::catalogue::USER_RELATION
+    );
+    let rows = source.query("asking who owns what in which schema", &sql, &[]).await?;
+    let (schemas, owners): (Vec<String>, Vec<String>) = rows.iter().map(|row| (row.get(0), row.get(1))).unzip();
+    let sql = "SELECT w.schema, w.owner FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) w (schema, owner) \
+         JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema JOIN pg_catalog.pg_roles r ON r.rolname = w.owner \
+         WHERE NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'CREATE') ORDER BY 1, 2";
+    let lacking = target.query("asking who may create in which schema", sql, &[&schemas, &owners]).await?;
+    if lacking.is_empty() {
+        return Ok(None);
+    }
+    let pairs: Vec<(String, String)> = lacking.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let grants = pairs.iter().map(|(schema, owner)| format!("GRANT CREATE ON SCHEMA {} TO {};", ident(schema), ident(owner)));
+    let fix = Fix::sql(target.side, grants);
+    let message = "owners of tables may not create in schemas that the target has already, so the tables could not be given to them";
+    Ok(Some(Draft::error(target.side, message).evidence(pairs.iter().map(|(schema, owner)| format!("{owner} in {schema}"))).fix(fix)))
 }
 
 /// Whether we see and can end the sessions that could stand in the fence's way.
