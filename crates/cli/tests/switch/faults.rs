@@ -168,3 +168,34 @@ async fn what_fails_before_the_commit_point_is_undone_with_its_reason() {
     let (history, _) = world.judge(load).await;
     assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
 }
+
+/// After the commit point there is only forward: an opening that fails is tried until it can, and clients wait.
+#[tokio::test]
+async fn an_opening_that_fails_after_the_commit_point_is_tried_until_it_can() {
+    let world = World::by_road("").await;
+    let load = world.load(4).await;
+    world.ready().await;
+
+    // The new side can't be reached.
+    let stopped = world.cutover_stopped(&["run"], "committed").await;
+    world.roads[1].cut().await;
+    let mut resumed = tokio::spawn(stopped.resume());
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut resumed).await.is_err(), "it neither gives up nor goes back");
+    let refused = write_directly(&world).await.unwrap_err();
+    assert!(refused.contains("fenced"), "the old side stays closed: {refused}");
+    world.roads[1].restore().await.unwrap();
+    resumed.await.unwrap().code(0);
+    assert_eq!(world.authority().await, "target");
+    load.wait_acknowledged(50, SOON).await.unwrap();
+
+    // Its pooler is gone.
+    let stopped = world.cutover_stopped(&["rollback", "--reason", "back"], "committed").await;
+    world.bouncer.crash().await.unwrap();
+    let mut resumed = tokio::spawn(stopped.resume());
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut resumed).await.is_err(), "it neither gives up nor goes back");
+    world.bouncer.start_again().await.unwrap();
+    resumed.await.unwrap().code(0);
+    assert_eq!(world.authority().await, "source");
+    load.wait_acknowledged(50, SOON).await.unwrap();
+    world.judge(load).await;
+}

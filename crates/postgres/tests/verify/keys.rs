@@ -176,3 +176,17 @@ async fn texts_in_different_encodings_are_the_same_texts() {
     databases.at_follower("UPDATE t SET v = 'u' WHERE k = 'a'").await;
     assert_eq!(lines(&databases.verify(&small_chunks()).await), ["t k=a differs in v"]);
 }
+
+/// ghostferry#305: a table was read from key 1 upwards, so rows with a key of zero or below were neither copied nor
+/// compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn ghostferry_305_rows_with_keys_of_zero_and_below_are_compared() {
+    let databases = Databases::new("ghostferry_305").await;
+    databases.both("CREATE TABLE t (k bigint PRIMARY KEY, v int); INSERT INTO t SELECT k, 0 FROM generate_series(-500, 500) k").await;
+    databases.at_follower("UPDATE t SET v = 1 WHERE k IN (-500, -1, 0)").await;
+    databases.at_authority("INSERT INTO t VALUES (-9223372036854775808, 0)").await;
+    let report = databases.verify(&small_chunks()).await;
+    assert_eq!(report.rows, 1002, "every row is counted");
+    let expected = ["t k=-1 differs in v", "t k=-500 differs in v", "t k=-9223372036854775808 missing", "t k=0 differs in v"];
+    assert_eq!(lines(&report), expected);
+}
