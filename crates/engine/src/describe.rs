@@ -99,7 +99,7 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
     let traffic = |texts: Vec<String>| texts.into_iter().map(|text| Call { place: "traffic".to_owned(), text }).collect();
     match action {
         Action::InstallGate(side) => {
-            at(side, "install the schema cutover: gate, marker, guard (crates/postgres/src/sql/gate.sql)".to_owned())
+            at(side, "install the schema `cutover`: gate, marker, guard; docs/postgresql-objects.md says what is in it".to_owned())
         }
         Action::CloseGate(side) => at(side, gate::move_sql(epoch, false)),
         Action::OpenGate(side) => at(side, gate::move_sql(epoch, true)),

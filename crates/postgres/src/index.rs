@@ -21,7 +21,7 @@ use crate::{
 pub struct Built {
     /// Indexes and constraints that are indexes.
     pub indexes: usize,
-    /// Foreign keys, triggers, policies and the like.
+    /// Foreign keys, triggers, policies, privileges and the like.
     pub others: usize,
     /// Materialised views that were refreshed.
     pub materialized_views: usize,
@@ -51,10 +51,12 @@ pub async fn build(
 ) -> PgResult<Built> {
     let begun = Instant::now();
     let application = names.application("indexes");
-    let client = connect(target, &Purpose::unbounded(&application)).await?;
+    let mut client = connect(target, &Purpose::unbounded(&application)).await?;
+    gate::guard(&mut client, epoch).await?;
     let dump = Dump::read(source, names, major(&client).await?, tools).await?;
-    let (indexes, others): (Vec<Entry>, Vec<Entry>) =
+    let (indexes, mut others): (Vec<Entry>, Vec<Entry>) =
         entries(&dump.sql(Section::PostData).await?).into_iter().partition(|entry| matches!(entry.kind.as_str(), "INDEX" | "CONSTRAINT"));
+    others.extend(entries(&dump.sql(Section::Privileges).await?));
     let (index_count, other_count) = (indexes.len(), others.len());
     work_through(target, &application, jobs, indexes, move |client, entry| define(client, entry, epoch)).await?;
     work_through(target, &application, 1, others, move |client, entry| define(client, entry, epoch)).await?;
@@ -84,22 +86,26 @@ fn exists_already(error: &tokio_postgres::Error) -> bool {
     second_primary_key || matches!(error.code(), Some(code) if *code == SqlState::DUPLICATE_OBJECT || *code == SqlState::DUPLICATE_TABLE)
 }
 
-/// Splits a section at the headers that `pg_restore` writes: `-- Name: …; Type: …; Schema: …; Owner: …`.
+/// Splits a section at the headers that `pg_restore` writes: `-- Name: …; Type: …; Schema: …; Owner: …`. The tablespace
+/// is set before the header, and holds until another is.
 fn entries(sql: &str) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
+    let mut tablespace = String::new();
     for line in sql.lines() {
-        match header(line) {
-            Some((name, kind)) => entries.push(Entry { name: name.to_owned(), kind: kind.to_owned(), sql: String::new() }),
-            None => {
-                if let Some(entry) = entries.last_mut().filter(|entry| !line.starts_with("--") || !entry.sql.is_empty()) {
-                    entry.sql.push_str(line);
-                    entry.sql.push('\n');
-                }
-            }
+        if line.starts_with(TABLESPACE) {
+            tablespace = format!("{}\n", line.replacen("SET ", "SET LOCAL ", 1));
+        } else if let Some((name, kind)) = header(line) {
+            entries.push(Entry { name: name.to_owned(), kind: kind.to_owned(), sql: tablespace.clone() });
+        } else if let Some(entry) = entries.last_mut().filter(|entry| !line.starts_with("--") || entry.sql != tablespace) {
+            entry.sql.push_str(line);
+            entry.sql.push('\n');
         }
     }
     entries
 }
+
+/// How a line begins that says where what follows is stored.
+const TABLESPACE: &str = "SET default_tablespace = ";
 
 fn header(line: &str) -> Option<(&str, &str)> {
     let (name, rest) = line.strip_prefix("-- Name: ")?.split_once("; Type: ")?;
@@ -142,7 +148,11 @@ async fn analyze(target: &DatabaseUrl, application: &str, jobs: usize) -> PgResu
     let client = connect(target, &Purpose::new(application)).await?;
     let tables: Vec<String> = catalogue::tables(&client).await?.iter().map(|table| table.name.quoted()).collect();
     work_through(target, application, jobs, tables, |client, table: String| async move {
-        client.batch_execute(&format!("ANALYZE {table}")).await.map_err(|error| PgError::sql(format!("analysing {table}"), error))?;
+        match client.batch_execute(&format!("ANALYZE {table}")).await {
+            // It runs what is in an index as the table's owner, who may have lost the right to it: so at the source too.
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => tracing::warn!(%error, table, "has no statistics"),
+            other => other.map_err(|error| PgError::sql(format!("analysing {table}"), error))?,
+        }
         Ok(client)
     })
     .await
@@ -154,12 +164,14 @@ mod tests {
 
     #[test]
     fn a_section_is_split_at_its_headers() {
-        let sql = "SET x = 1;\n\n--\n-- Name: t t_pkey; Type: CONSTRAINT; Schema: public; Owner: o\n--\n\nALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id);\n\n\n\
+        let sql = "SET x = 1;\n\nSET default_tablespace = '';\n\n--\n-- Name: t t_pkey; Type: CONSTRAINT; Schema: public; Owner: o\n--\n\nALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id);\n\n\nSET default_tablespace = fast;\n\n\
                    --\n-- Name: i; Type: INDEX; Schema: public; Owner: o\n--\n\nCREATE INDEX i ON public.t USING btree (v);\n";
         let entries = entries(sql);
         let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
         assert_eq!(kinds, ["CONSTRAINT", "INDEX"]);
         assert!(entries[0].sql.contains("PRIMARY KEY (id);") && !entries[0].sql.contains("SET x"));
         assert!(entries[1].sql.contains("CREATE INDEX i"));
+        assert!(entries[0].sql.starts_with("SET LOCAL default_tablespace = '';"), "{}", entries[0].sql);
+        assert!(entries[1].sql.starts_with("SET LOCAL default_tablespace = fast;"), "{}", entries[1].sql);
     }
 }

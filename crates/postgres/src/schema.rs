@@ -30,6 +30,29 @@ pub(crate) enum Section {
     PreData,
     /// Indexes, constraints, triggers, policies.
     PostData,
+    /// Who may do what with the first section's objects. It comes last: an index is built as its table's owner, who may
+    /// have lost the right to a function of it since.
+    Privileges,
+}
+
+impl Section {
+    /// The argument that selects it. Privileges are of no section of their own; the list alone selects them.
+    fn argument(self) -> Option<&'static str> {
+        match self {
+            Self::PreData => Some("--section=pre-data"),
+            Self::PostData => Some("--section=post-data"),
+            Self::Privileges => None,
+        }
+    }
+
+    /// Whether it holds what this line lists: `215; 0 0 ACL public TABLE t owner`.
+    fn holds(self, line: &str) -> bool {
+        let kind = line.split_once("; ").and_then(|(_, rest)| rest.splitn(3, ' ').nth(2)).unwrap_or_default();
+        match self {
+            Self::PreData | Self::PostData => !kind.starts_with("ACL "),
+            Self::Privileges => kind.starts_with("ACL "),
+        }
+    }
 }
 
 impl Dump {
@@ -41,8 +64,16 @@ impl Dump {
             TempDir::with_prefix("cutover-schema-").map_err(|source| PgError::Io { doing: "making a temporary folder".into(), source })?;
         let dump = Self { tools, folder };
         let file = dump.file("dump");
-        let arguments =
-            ["--format=custom", "--schema-only", "--no-publications", "--no-subscriptions", "--exclude-schema=cutover", "--file", &file];
+        let arguments = [
+            "--format=custom",
+            "--encoding=UTF8",
+            "--schema-only",
+            "--no-publications",
+            "--no-subscriptions",
+            "--exclude-schema=cutover",
+            "--file",
+            &file,
+        ];
         dump.tools.run("pg_dump", source, &arguments, None).await?;
         Ok(dump)
     }
@@ -55,26 +86,38 @@ impl Dump {
     pub(crate) async fn sql(&self, section: Section) -> PgResult<String> {
         let (dump, list) = (self.file("dump"), self.file("list"));
         let entries = self.tools.run_offline("pg_restore", &["--list", &dump], None).await?;
-        let wanted: Vec<&str> =
-            std::str::from_utf8(&entries).unwrap_or_default().lines().filter(|line| !OURS.iter().any(|ours| line.contains(ours))).collect();
+        let ours = |line: &str| OURS.iter().any(|ours| line.contains(ours));
+        let listed = std::str::from_utf8(&entries).unwrap_or_default().lines();
+        let wanted: Vec<&str> = listed.filter(|line| !ours(line) && section.holds(line)).collect();
         tokio::fs::write(&list, wanted.join("\n")).await.map_err(|source| PgError::Io { doing: format!("writing {list}"), source })?;
-        let section = match section {
-            Section::PreData => "--section=pre-data",
-            Section::PostData => "--section=post-data",
-        };
-        let sql = self.tools.run_offline("pg_restore", &[section, "--use-list", &list, "--file=-", &dump], None).await?;
+        let file = format!("--use-list={list}");
+        let arguments: Vec<&str> = section.argument().into_iter().chain([file.as_str(), "--file=-", &dump]).collect();
+        let sql = self.tools.run_offline("pg_restore", &arguments, None).await?;
         String::from_utf8(sql).map(|sql| understood(&sql)).map_err(|_| PgError::Mismatch("the dump is not UTF-8".to_owned()))
     }
 }
 
-/// Leaves out what only psql, or only a newer server, understands.
+/// Leaves out what only psql, or only a newer server, understands: that stands before the first definition and after the
+/// last, and the same words inside a function's body stay. A schema may exist: an extension that lives in it keeps it.
 fn understood(sql: &str) -> String {
-    let left_out = |line: &str| ["\\restrict", "\\unrestrict", "SET transaction_timeout"].iter().any(|start| line.starts_with(start));
-    sql.lines().filter(|line| !left_out(line)).fold(String::with_capacity(sql.len()), |mut kept, line| {
-        kept.push_str(line);
+    let key = sql.lines().find_map(|line| line.strip_prefix("\\restrict ")).map(|key| format!("\\unrestrict {key}"));
+    let (mut defining, mut schema) = (false, false);
+    let mut kept = String::with_capacity(sql.len());
+    for line in sql.lines() {
+        if line.starts_with("-- Name: ") {
+            (defining, schema) = (true, line.contains("; Type: SCHEMA; "));
+        }
+        let preamble = !defining && ["\\restrict ", "SET transaction_timeout "].iter().any(|start| line.starts_with(start));
+        if preamble || key.as_deref() == Some(line) {
+            continue;
+        }
+        match line.strip_prefix("CREATE SCHEMA ") {
+            Some(name) if schema => kept.extend(["CREATE SCHEMA IF NOT EXISTS ", name]),
+            _ => kept.push_str(line),
+        }
         kept.push('\n');
-        kept
-    })
+    }
+    kept
 }
 
 /// The server's major version.
@@ -129,11 +172,32 @@ async fn refuse_strange_tables(target: &Client) -> PgResult<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::understood;
+    use super::{Section, understood};
 
     #[test]
     fn what_only_psql_understands_is_left_out() {
-        let sql = "\\restrict abc\nSET transaction_timeout = 0;\nSET lock_timeout = 0;\nCREATE TABLE t ();\n\\unrestrict abc\n";
-        assert_eq!(understood(sql), "SET lock_timeout = 0;\nCREATE TABLE t ();\n");
+        let sql = "\\restrict abc\nSET transaction_timeout = 0;\nSET lock_timeout = 0;\n-- Name: t; Type: TABLE\nCREATE TABLE t ();\n\\unrestrict abc\n";
+        assert_eq!(understood(sql), "SET lock_timeout = 0;\n-- Name: t; Type: TABLE\nCREATE TABLE t ();\n");
+    }
+
+    #[test]
+    fn a_body_that_says_the_same_words_stays_whole() {
+        let sql = "\\restrict abc\n-- Name: f(); Type: FUNCTION\nCREATE FUNCTION f() AS $$\nSET transaction_timeout = 0;\n\\restrict b\n\\unrestrict b\n$$;\n";
+        assert_eq!(understood(sql), sql.replace("\\restrict abc\n", ""));
+    }
+
+    #[test]
+    fn privileges_come_last() {
+        let lines =
+            ["215; 0 0 ACL public TABLE acl owner", "216; 1259 16390 TABLE public ACL owner", "3402; 826 16500 DEFAULT ACL - x owner", ";"];
+        let held = |section: Section| lines.map(|line| section.holds(line));
+        assert_eq!(held(Section::Privileges), [true, false, false, false]);
+        assert_eq!(held(Section::PreData), [false, true, true, true]);
+    }
+
+    #[test]
+    fn a_schema_may_exist_already() {
+        let sql = "-- Name: s; Type: SCHEMA; Schema: -; Owner: o\nCREATE SCHEMA s;\n-- Name: f; Type: FUNCTION; Schema: s; Owner: o\nCREATE SCHEMA s;\n";
+        assert_eq!(understood(sql), sql.replacen("SCHEMA s;", "SCHEMA IF NOT EXISTS s;", 1));
     }
 }

@@ -8,7 +8,7 @@ use crate::tree::{File, Tree};
 const LIMIT: usize = 400;
 
 /// Files that were too long before there was this rule, and how long each may be. Lines go out of here, never in.
-const RATCHET: &[(&str, usize)] = &[("crates/postgres/src/stream.rs", 514), ("crates/traffic/tests/conformance/pgbouncers.rs", 474)];
+const RATCHET: &[(&str, usize)] = &[("crates/traffic/tests/conformance/pgbouncers.rs", 474)];
 
 pub(super) fn check(tree: &Tree) -> Vec<Complaint> {
     with_ratchet(tree, RATCHET)

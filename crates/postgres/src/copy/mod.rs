@@ -2,14 +2,14 @@
 
 mod progress;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cutover_core::{Snapshot, Stream, plan::DatabaseUrl};
 use futures_util::{SinkExt, TryStreamExt};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, CopyInSink, CopyOutStream, SimpleQueryMessage};
 
 pub use self::progress::{Progress, ProgressSnapshot};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     catalogue::{self, Column, Table},
     connect::{Purpose, connect},
     gate,
-    names::{Names, ident},
+    names::{Names, ident, literal},
     pool::work_through,
     stream,
 };
@@ -59,15 +59,13 @@ pub struct Copied {
 /// The first failure of any worker; the others are ended.
 pub async fn copy_rows(job: Job<'_>, progress: Arc<Progress>, told: impl AsyncFnOnce(Snapshot)) -> PgResult<Copied> {
     let application = job.names.application("copy");
+    gate::guard(&mut connect(job.target, &Purpose::new(&application)).await?, job.epoch).await?;
     let mut origin = connect(job.source, &Purpose::new(&application)).await?;
-    let mut tables: Vec<Table> =
-        catalogue::tables(&origin).await?.into_iter().filter(|table| table.holds_rows() && table.persistence == "p").collect();
-    tables.sort_by_key(|table| std::cmp::Reverse(table.bytes));
-    progress.begin(&tables);
     stream::drop_slot(&mut origin, job.names, Stream::Forward, job.epoch).await?;
-    let purpose = Purpose { replication: true, ..Purpose::unbounded(&application) };
-    let exporter = connect(job.source, &purpose).await?;
+    let exporter = connect(job.source, &Purpose { replication: true, ..patient(&application) }).await?;
     let snapshot = export_snapshot(&exporter, job.names).await?;
+    let tables = tables_to_copy(&origin, job.names, &snapshot).await?;
+    progress.begin(&tables);
     told(snapshot.clone()).await;
 
     let begun = Instant::now();
@@ -94,6 +92,41 @@ struct Shared {
     progress: Arc<Progress>,
 }
 
+/// A session that waits for locks as long as it takes: a slot for transactions under way, a copy for a migration. What
+/// waits for so weak a lock holds up no client.
+fn patient(application: &str) -> Purpose<'_> {
+    Purpose { lock_timeout: Duration::ZERO, ..Purpose::unbounded(application) }
+}
+
+/// The tables that hold rows as the snapshot sees them, the largest first. The slot may have waited long for its
+/// snapshot; what was made meanwhile and is not published would be copied, and then not followed.
+async fn tables_to_copy(origin: &Client, names: &Names, snapshot: &Snapshot) -> PgResult<Vec<Table>> {
+    begin_in(origin, &snapshot.snapshot).await?;
+    let mut tables: Vec<Table> =
+        catalogue::tables(origin).await?.into_iter().filter(|table| table.holds_rows() && table.persistence == "p").collect();
+    let published = stream::published(origin, &names.publication(Stream::Forward)).await?.unwrap_or_default();
+    commit(origin).await?;
+    let unpublished: Vec<String> = tables.iter().map(|table| table.name.quoted()).filter(|table| !published.contains(table)).collect();
+    if !unpublished.is_empty() {
+        return Err(PgError::Mismatch(format!("made since the tables were published, so copy anew: {}", unpublished.join(", "))));
+    }
+    tables.sort_by_key(|table| std::cmp::Reverse(table.bytes));
+    Ok(tables)
+}
+
+/// Begins to read what the snapshot sees. Row-level security that would hide rows from us is an error.
+async fn begin_in(source: &Client, snapshot: &str) -> PgResult<()> {
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
+        literal(snapshot)
+    );
+    source.batch_execute(&sql).await.map_err(|error| PgError::sql("taking up the snapshot", error))
+}
+
+async fn commit(source: &Client) -> PgResult<()> {
+    source.batch_execute("COMMIT").await.map_err(|error| PgError::sql("leaving the snapshot", error))
+}
+
 /// The slot first, and with it the snapshot of exactly its position. The snapshot lives as long as the session.
 async fn export_snapshot(exporter: &Client, names: &Names) -> PgResult<Snapshot> {
     let doing = "making the slot and its snapshot";
@@ -114,10 +147,9 @@ async fn export_snapshot(exporter: &Client, names: &Names) -> PgResult<Snapshot>
 async fn copy_table(shared: Arc<Shared>, mut target: Client, table: Table) -> PgResult<Client> {
     let doing = format!("copying {}", table.name);
     let failed = |error| PgError::sql(&doing, error);
-    let source = connect(&shared.source, &Purpose::unbounded(&shared.application)).await?;
-    let begin =
-        format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'", shared.snapshot.replace('\'', "''"));
-    source.batch_execute(&begin).await.map_err(failed)?;
+    let source = connect(&shared.source, &patient(&shared.application)).await?;
+    begin_in(&source, &shared.snapshot).await?;
+    let seen = Definition::read(&source, &table).await?;
 
     gate::let_pass(&target, "copy").await?;
     let transaction = gate::guarded(&mut target, shared.epoch).await?;
@@ -131,16 +163,54 @@ async fn copy_table(shared: Arc<Shared>, mut target: Client, table: Table) -> Pg
     let into = format!("COPY {}{} FROM STDIN (FORMAT {format}{freeze})", table.name.quoted(), parenthesised(&columns));
     let rows_out = source.copy_out(&out).await.map_err(failed)?;
     let sink = transaction.copy_in::<_, Bytes>(&into).await.map_err(failed)?;
+    let (rows, bytes) = pump(rows_out, sink, &shared.progress).await.map_err(failed)?;
+    commit(&source).await?;
+    let now = Definition::read(&source, &table).await?;
+    if rewritten(seen.as_ref(), now.as_ref()) {
+        return Err(PgError::Mismatch(format!("{doing}: it was altered meanwhile, which hides its rows from the snapshot; copy anew")));
+    }
+    gate::commit(transaction, &doing).await?;
+    shared.progress.finish_table(&table, rows, bytes);
+    Ok(target)
+}
+
+/// Rows and bytes that went from one side to the other.
+async fn pump(rows_out: CopyOutStream, sink: CopyInSink<Bytes>, progress: &Progress) -> Result<(u64, u64), tokio_postgres::Error> {
     let mut rows_out = std::pin::pin!(rows_out);
     let mut sink = std::pin::pin!(sink);
-    while let Some(chunk) = rows_out.try_next().await.map_err(failed)? {
-        shared.progress.add_bytes(chunk.len() as u64);
-        sink.feed(chunk).await.map_err(failed)?;
+    let mut bytes = 0;
+    while let Some(chunk) = rows_out.try_next().await? {
+        bytes += chunk.len() as u64;
+        progress.add_bytes(chunk.len() as u64);
+        sink.feed(chunk).await?;
     }
-    let rows = sink.finish().await.map_err(failed)?;
-    gate::commit(transaction, &doing).await?;
-    shared.progress.finish_table(rows);
-    Ok(target)
+    Ok((sink.finish().await?, bytes))
+}
+
+/// What tells that a table was rewritten by ALTER TABLE: that makes a table look empty to an older snapshot. TRUNCATE
+/// does so too, but it comes through the stream; VACUUM FULL and CLUSTER keep rows visible.
+struct Definition {
+    file: u32,
+    /// The access method, and the version of each column's definition.
+    columns: String,
+}
+
+impl Definition {
+    async fn read(source: &Client, table: &Table) -> PgResult<Option<Self>> {
+        let sql = "SELECT c.relfilenode, c.relam || ' ' || COALESCE((SELECT pg_catalog.string_agg(a.attnum || '/' || a.xmin::text, ' ' ORDER BY a.attnum) \
+             FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), '') FROM pg_catalog.pg_class c WHERE c.oid = $1";
+        let row = source.query_opt(sql, &[&table.oid]).await;
+        let row = row.map_err(|error| PgError::sql(format!("reading the definition of {}", table.name), error))?;
+        Ok(row.map(|row| Self { file: row.get(0), columns: row.get(1) }))
+    }
+}
+
+/// Whether what is there now holds other rows than what the snapshot saw, or is gone.
+fn rewritten(seen: Option<&Definition>, now: Option<&Definition>) -> bool {
+    match (seen, now) {
+        (Some(seen), Some(now)) => seen.file != now.file && seen.columns != now.columns,
+        _ => true,
+    }
 }
 
 fn column_list(table: &Table) -> String {
@@ -153,9 +223,10 @@ fn parenthesised(columns: &str) -> String {
 }
 
 /// The binary form of a composite or array holds the OIDs of its types, and a `reg…` value is an OID itself: both differ
-/// between two databases. Everything of the server's own, and enums, which travel by name, are the same everywhere.
+/// between two databases. An empty `oidvector` or `int2vector` is refused in its own binary form. Everything else of the
+/// server's own, and enums, which travel by name, are the same everywhere.
 fn fits_binary(table: &Table) -> bool {
-    const BY_OID: [&str; 13] = [
+    const AS_TEXT: [&str; 16] = [
         "regclass",
         "regproc",
         "regprocedure",
@@ -167,12 +238,15 @@ fn fits_binary(table: &Table) -> bool {
         "regconfig",
         "regdictionary",
         "regcollation",
+        "regdatabase",
         "aclitem",
         "oid",
+        "oidvector",
+        "int2vector",
     ];
     table.stored_columns().all(|column: &Column| {
         let enumeration = column.type_kind == "e" && !column.type_name.ends_with("[]");
         let own = column.builtin && matches!(column.type_kind.as_str(), "b" | "r" | "m");
-        (own || enumeration) && !BY_OID.contains(&column.type_name.trim_end_matches("[]"))
+        (own || enumeration) && !AS_TEXT.contains(&column.type_name.trim_end_matches("[]"))
     })
 }

@@ -47,15 +47,18 @@ pub struct ProgressSnapshot {
 impl Progress {
     pub(super) fn begin(&self, tables: &[Table]) {
         self.tables.store(tables.len() as u64, Relaxed);
-        self.bytes_total.store(tables.iter().map(|table| u64::try_from(table.bytes).unwrap_or(0)).sum(), Relaxed);
+        self.bytes_total.store(tables.iter().map(expected).sum(), Relaxed);
     }
 
     pub(super) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    pub(super) fn finish_table(&self, rows: u64) {
+    /// What is expected in all becomes truer with each table: its size on disk makes way for what was sent of it.
+    pub(super) fn finish_table(&self, table: &Table, rows: u64, bytes: u64) {
         self.rows.fetch_add(rows, Relaxed);
+        self.bytes_total.fetch_add(bytes, Relaxed);
+        self.bytes_total.fetch_sub(expected(table), Relaxed);
         self.tables_done.fetch_add(1, Relaxed);
     }
 
@@ -65,16 +68,11 @@ impl Progress {
         let bytes = self.bytes.load(Relaxed);
         let bytes_total = self.bytes_total.load(Relaxed).max(bytes);
         let bytes_per_second = self.rate(bytes);
-        let eta_seconds = (bytes_per_second > 0.0).then(|| (bytes_total - bytes) as f64 / bytes_per_second);
-        ProgressSnapshot {
-            tables: self.tables.load(Relaxed),
-            tables_done: self.tables_done.load(Relaxed),
-            rows: self.rows.load(Relaxed),
-            bytes,
-            bytes_total,
-            bytes_per_second,
-            eta_seconds,
-        }
+        let left = bytes_total - bytes;
+        let (tables, tables_done) = (self.tables.load(Relaxed), self.tables_done.load(Relaxed));
+        let eta_seconds =
+            if tables > 0 && tables_done == tables { Some(0.0) } else { (bytes_per_second > 0.0).then(|| left as f64 / bytes_per_second) };
+        ProgressSnapshot { tables, tables_done, rows: self.rows.load(Relaxed), bytes, bytes_total, bytes_per_second, eta_seconds }
     }
 
     fn rate(&self, bytes: u64) -> f64 {
@@ -85,8 +83,12 @@ impl Progress {
             seen.pop_front();
         }
         match seen.front() {
-            Some((at, before)) if now > *at => (bytes - before) as f64 / now.duration_since(*at).as_secs_f64(),
+            Some((at, before)) if now > *at => bytes.saturating_sub(*before) as f64 / now.duration_since(*at).as_secs_f64(),
             _ => 0.0,
         }
     }
+}
+
+fn expected(table: &Table) -> u64 {
+    u64::try_from(table.bytes).unwrap_or(0)
 }

@@ -1,0 +1,86 @@
+//! The publication: which tables a stream carries.
+
+use cutover_core::Stream;
+use tokio_postgres::Client;
+
+use super::sql_publish;
+use crate::{
+    PgError, PgResult, catalogue, gate,
+    names::{Names, ident},
+};
+
+/// Tables that one statement adds to a publication.
+const TABLES_AT_ONCE: usize = 500;
+
+/// Makes the publication equal the catalogue: every table that holds rows, and the marker. Returns what was changed.
+///
+/// # Errors
+/// [`PgError::Superseded`], or the server's answer.
+pub async fn publish(origin: &mut Client, destination: &Client, names: &Names, stream: Stream, epoch: u64) -> PgResult<Vec<String>> {
+    let doing = "publishing the tables";
+    let publication = names.publication(stream);
+    let wanted = wanted_tables(origin, destination, stream).await?;
+    let present = published(origin, &publication).await?;
+    let transaction = gate::guarded(origin, epoch).await?;
+    let failed = |error| PgError::sql(doing, error);
+    let missing: Vec<String> =
+        wanted.iter().filter(|table| present.as_ref().is_none_or(|present| !present.contains(table))).cloned().collect();
+    let extra: Vec<String> = present.iter().flatten().filter(|table| !wanted.contains(table)).cloned().collect();
+    if present.is_none() {
+        transaction.batch_execute(&sql_publish(names, stream)).await.map_err(failed)?;
+    }
+    for part in missing.chunks(TABLES_AT_ONCE) {
+        let sql = format!("ALTER PUBLICATION {} ADD TABLE {}", ident(&publication), only(part));
+        transaction.batch_execute(&sql).await.map_err(failed)?;
+    }
+    for part in extra.chunks(TABLES_AT_ONCE) {
+        let sql = format!("ALTER PUBLICATION {} DROP TABLE {}", ident(&publication), only(part));
+        transaction.batch_execute(&sql).await.map_err(failed)?;
+    }
+    gate::commit(transaction, doing).await?;
+    let changes = missing.iter().map(|table| format!("added {table}")).chain(extra.iter().map(|table| format!("dropped {table}")));
+    Ok(changes.collect())
+}
+
+fn only(tables: &[String]) -> String {
+    tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The tables that must be published, quoted: partitions by themselves, so that both sides are told alike. A table that
+/// a migration made at the target only has nowhere to go on the way back.
+pub(super) async fn wanted_tables(origin: &Client, destination: &Client, stream: Stream) -> PgResult<Vec<String>> {
+    let mut tables = row_tables(origin).await?;
+    if stream == Stream::Reverse {
+        let there = row_tables(destination).await?;
+        tables.retain(|table| there.contains(table));
+    }
+    tables.push("\"cutover\".\"marker\"".to_owned());
+    Ok(tables)
+}
+
+/// Tables of the origin, quoted, that the destination lacks.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn missing(origin: &Client, destination: &Client) -> PgResult<Vec<String>> {
+    let there = row_tables(destination).await?;
+    Ok(row_tables(origin).await?.into_iter().filter(|table| !there.contains(table)).collect())
+}
+
+async fn row_tables(client: &Client) -> PgResult<Vec<String>> {
+    let tables = catalogue::tables(client).await?;
+    Ok(tables.iter().filter(|table| table.holds_rows() && table.persistence == "p").map(|table| table.name.quoted()).collect())
+}
+
+/// The tables of a publication, quoted; none where it does not exist.
+pub(crate) async fn published(client: &Client, publication: &str) -> PgResult<Option<Vec<String>>> {
+    let failed = |error| PgError::sql("reading the publication", error);
+    if client.query_opt("SELECT FROM pg_catalog.pg_publication WHERE pubname = $1", &[&publication]).await.map_err(failed)?.is_none() {
+        return Ok(None);
+    }
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_publication p \
+         JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid JOIN pg_catalog.pg_class c ON c.oid = r.prrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1";
+    let rows = client.query(sql, &[&publication]).await.map_err(failed)?;
+    Ok(Some(rows.iter().map(|row| format!("{}.{}", ident(row.get(0)), ident(row.get(1)))).collect()))
+}

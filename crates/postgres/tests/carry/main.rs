@@ -1,0 +1,11 @@
+//! Carrying a database over, on real servers: definitions, rows, indexes and the stream, alone and all at once.
+
+#![cfg(test)]
+
+mod across;
+mod broken;
+mod copying;
+mod definitions;
+mod ground;
+mod moving;
+mod streaming;
