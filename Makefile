@@ -1,6 +1,7 @@
 # The commands of this project. `make demo` shows a real switch; `make test` runs everything that CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench tidy clean
+.PHONY: help setup demo test check bench campaign tidy clean
+ROUNDS ?= 100
 # Each command wants the whole machine.
 .NOTPARALLEL:
 
@@ -23,6 +24,9 @@ check: ## formatting and lints
 
 tidy: ## the rules of the house that no compiler knows; `make test` checks them too
 	cargo xtask tidy
+
+campaign: setup ## faults at random moments, ROUNDS=100 of them; `make test` plays a few
+	CUTOVER_ROUNDS=$(ROUNDS) cargo test --locked --package cutover-cli --test switch -- campaign --nocapture
 
 bench: setup ## measure copy, verification and the write pause against peers
 	bash bench/run.sh

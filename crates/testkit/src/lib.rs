@@ -22,4 +22,4 @@ pub use options::{Auth, ClusterOptions};
 pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};
 pub use proxy::Proxy;
 pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers};
-pub use wait::{Attempt, Seed, eventually};
+pub use wait::{Attempt, Seed, eventually, rounds};

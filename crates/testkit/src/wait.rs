@@ -117,6 +117,12 @@ impl Seed {
     }
 }
 
+/// How many rounds a random campaign plays: `$CUTOVER_ROUNDS`, or so many.
+#[must_use]
+pub fn rounds(otherwise: u32) -> u32 {
+    std::env::var("CUTOVER_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

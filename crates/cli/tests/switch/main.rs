@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod campaign;
 mod controllers;
 mod faults;
 mod following;
