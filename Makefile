@@ -6,7 +6,7 @@ ROUNDS ?= 100
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-12s  %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
 
 setup: ## install what this machine lacks (PostgreSQL, PgBouncer, a C compiler, further servers in .servers/)
 	@bash scripts/setup.sh

@@ -6,6 +6,7 @@ use cutover_postgres::{
     connect::{Purpose, connect},
     follow::{self, Cause, Drift, StreamStatus},
     gate,
+    sessions::{self, Clients},
 };
 use cutover_traffic::Endpoint;
 use serde::Serialize;
@@ -50,18 +51,7 @@ pub struct SideStatus {
     /// The newest epoch that it has seen.
     pub epoch: Option<u64>,
     /// B10: sessions of others, by role and application.
-    pub clients: Vec<ClientStatus>,
-}
-
-/// Sessions of one application under one role.
-#[derive(Debug, Serialize)]
-pub struct ClientStatus {
-    /// Role.
-    pub role: String,
-    /// `application_name`.
-    pub application: String,
-    /// Sessions.
-    pub sessions: i64,
+    pub clients: Vec<Clients>,
 }
 
 /// One traffic adapter.
@@ -154,30 +144,13 @@ async fn side_status(side: Side, address: String, client: &PgResult<Client>) -> 
                 status.open = Some(gate.open);
                 status.epoch = Some(gate.epoch);
             }
-            match clients(client).await {
+            match sessions::clients(client).await {
                 Ok(found) => status.clients = found,
                 Err(error) => status.unreachable = Some(error.to_string()),
             }
         }
     }
     status
-}
-
-/// Without `pg_monitor` the kind of somebody else's session is hidden: then whoever replicates is told by other views.
-async fn clients(client: &Client) -> Result<Vec<ClientStatus>, tokio_postgres::Error> {
-    let sql = "SELECT usename::text, application_name, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity \
-         WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() \
-           AND (backend_type = 'client backend' OR backend_type IS NULL AND usename IS NOT NULL AND pid NOT IN ( \
-               SELECT s.pid FROM pg_catalog.pg_stat_subscription s WHERE s.pid IS NOT NULL \
-               UNION ALL SELECT r.pid FROM pg_catalog.pg_stat_replication r WHERE r.pid IS NOT NULL)) \
-           AND NOT pg_catalog.starts_with(application_name, 'cutover/') GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 50";
-    let rows = client.query(sql, &[]).await?;
-    let status = |row: &tokio_postgres::Row| ClientStatus {
-        role: row.get::<_, Option<String>>(0).unwrap_or_default(),
-        application: row.get::<_, Option<String>>(1).unwrap_or_default(),
-        sessions: row.get(2),
-    };
-    Ok(rows.iter().map(status).collect())
 }
 
 async fn traffic(cutover: &Cutover) -> Vec<TrafficStatus> {

@@ -13,6 +13,7 @@ mod pool;
 pub mod preflight;
 pub mod schema;
 pub mod sequences;
+pub mod sessions;
 mod startup;
 pub mod stream;
 pub mod tools;

@@ -253,9 +253,7 @@ impl Driver<'_> {
                 hint: "mend it as each says; `cutover status` shows the stream".to_owned(),
             });
         }
-        origin.batch_execute("SELECT cutover.refuse_prepared()").await.map_err(|error| {
-            EngineError::database(stream.origin())(cutover_postgres::PgError::sql("looking for prepared transactions", error))
-        })?;
+        gate::refuse_prepared(origin).await.map_err(EngineError::database(stream.origin()))?;
         if self.cutover.plan.switch.reverse {
             stream::await_launcher(origin, deadline).await.map_err(EngineError::database(stream.origin()))?;
         }

@@ -144,6 +144,15 @@ pub async fn state(client: &Client) -> PgResult<GateState> {
     Ok(GateState { epoch: value >> 1, open: value & 1 == 1 })
 }
 
+/// Refuses while there is a prepared transaction: it could commit behind a closed gate.
+///
+/// # Errors
+/// [`PgError::Refused`] naming them.
+pub async fn refuse_prepared(client: &Client) -> PgResult<()> {
+    let refused = client.batch_execute("SELECT cutover.refuse_prepared()").await;
+    refused.map_err(|error| PgError::sql("looking for prepared transactions", error))
+}
+
 /// The statement that moves the gate.
 #[must_use]
 pub fn move_sql(epoch: u64, open: bool) -> String {
