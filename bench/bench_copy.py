@@ -12,7 +12,7 @@ TABLES = ("pgbench_accounts", "pgbench_branches", "pgbench_history", "pgbench_te
 
 
 def bench(stage, say):
-    runs = 1 if stage.quick else 4
+    runs = 1 if stage.quick else 3
     whos = {"cutover": by_cutover, "native subscription": by_subscription, "pg_dump and pg_restore, -j2": by_dump}
     notes = list(NOTES)
     if shutil.which("pgcopydb"):

@@ -26,7 +26,7 @@ WHERE t.tgname = 'cutover_gate' AND c.relname LIKE 'pgbench%' AND c.relkind = 'r
 
 
 def bench(stage, say):
-    rounds, seconds = (2, 2) if stage.quick else (10, 2)
+    rounds, seconds = (2, 2) if stage.quick else (8, 2)
     workloads = WORKLOADS[1:] if stage.quick else WORKLOADS
     figures = []
     with stage.clusters(stage.scale) as (source, target):

@@ -16,7 +16,7 @@ class Stage:
         self.work, self.quick = work, quick
         # Enough data that a rate means something; a quick run has to do with less.
         self.scale = 10 if quick else 20
-        self.quiet = Quiet(0 if quick else 180)
+        self.quiet = Quiet(0 if quick else 60)
         self.made = 0
         found = installs()
         # The oldest with its own client tools to the newest but one: a usual upgrade.
