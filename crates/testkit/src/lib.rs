@@ -7,6 +7,8 @@
 pub mod bank;
 mod cluster;
 mod connection;
+#[cfg(feature = "encryption")]
+mod encryption;
 mod error;
 mod options;
 mod pgbouncer;
@@ -17,6 +19,8 @@ mod servers;
 mod wait;
 
 pub use cluster::{Cluster, Stop};
+#[cfg(feature = "encryption")]
+pub use encryption::Encryption;
 pub use error::{Error, Result};
 pub use options::{Auth, ClusterOptions};
 pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};
