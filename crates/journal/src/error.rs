@@ -64,7 +64,7 @@ pub enum JournalError {
     #[error("the journal's URL can't be read; it looks like postgresql://user@host/database?sslmode=prefer (or disable, or require)")]
     Url,
     /// The URL asks for TLS, which isn't there.
-    #[error("the journal's URL says sslmode=require, but this program can't speak TLS with the journal; use prefer or disable")]
+    #[error("the journal's URL says sslmode=require, but nothing says how to encrypt")]
     TlsUnavailable,
     /// The store has another format than this program knows.
     #[error("the journal at {location} has format {found}, and this program knows format {known}; use the program that wrote it")]

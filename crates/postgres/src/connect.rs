@@ -141,7 +141,11 @@ async fn server_speaks_tls(socket: &mut TcpStream) -> Result<bool, String> {
     Ok(answer == b'S')
 }
 
-fn tls_config(url: &DatabaseUrl) -> Result<ClientConfig, String> {
+/// What is checked of a server's certificate, as the URL's `sslmode` and `sslrootcert` say.
+///
+/// # Errors
+/// The file with the roots can't be read; in words.
+pub fn tls_config(url: &DatabaseUrl) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;

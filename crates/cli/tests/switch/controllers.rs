@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_testkit::{Cluster, ClusterOptions, Proxy, install};
+use cutover_testkit::{Cluster, ClusterOptions, Encryption, Proxy, install};
 
 use crate::world::World;
 
@@ -107,4 +107,33 @@ async fn a_journal_out_of_reach_before_the_commit_point_ends_in_exit_code_7() {
     load.wait_acknowledged(50, SOON).await.unwrap();
     world.cutover(&["run"]).await.code(0);
     world.judge(load).await;
+}
+
+/// The journal's connection is encrypted as its URL says, and a server that can't prove who it is gets nothing.
+#[tokio::test]
+async fn a_shared_journal_is_reached_encrypted_and_its_certificate_is_checked() {
+    let world = World::new().await;
+    let cluster = Cluster::start(&install(15).unwrap(), ClusterOptions::named("journal")).await.unwrap();
+    cluster.create_database("controllers").await.unwrap();
+    let encryption = Encryption::switch_on(&cluster).await.unwrap();
+    let plan = |parameters: String| {
+        world.write_plan(&format!("[journal]\nurl = \"postgres://postgres@localhost:{}/controllers?{parameters}\"", cluster.port()));
+    };
+    for mode in ["verify-full", "verify-ca", "require"] {
+        plan(format!("sslmode={mode}&sslrootcert={}", encryption.another_root_file().display()));
+        let refused = world.cutover(&["audit"]).await;
+        assert_eq!(refused.code, Some(1), "{mode}: {refused:?}");
+    }
+    assert_eq!(world.ask_at(&cluster, "controllers", "SELECT count(*) FROM pg_namespace WHERE nspname = 'cutover_journal'").await, "0");
+    plan(format!("sslmode=verify-full&sslrootcert={}", encryption.root_file().display()));
+    let stopped = world.cutover_stopped(&["run", "--until", "ready"], "created").await;
+    let plain =
+        "SELECT count(*) FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE a.application_name LIKE 'cutover%' AND NOT s.ssl";
+    assert_eq!(world.ask_at(&cluster, "controllers", plain).await, "0", "both its sessions are encrypted");
+    let encrypted =
+        "SELECT count(*) FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE a.application_name LIKE 'cutover%' AND s.ssl";
+    assert_eq!(world.ask_at(&cluster, "controllers", encrypted).await, "2");
+    stopped.resume().await.code(0);
+    world.cutover(&["run"]).await.code(0);
+    assert_eq!(world.authority().await, "target");
 }

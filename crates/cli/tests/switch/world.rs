@@ -287,7 +287,12 @@ impl World {
 
     /// One value of a query.
     pub(crate) async fn ask(&self, cluster: &Cluster, sql: &str) -> String {
-        let client = cluster.client(DATABASE).await.unwrap();
+        self.ask_at(cluster, DATABASE, sql).await
+    }
+
+    /// One value of a query in another database.
+    pub(crate) async fn ask_at(&self, cluster: &Cluster, database: &str, sql: &str) -> String {
+        let client = cluster.client(database).await.unwrap();
         client.query_one(&format!("SELECT ({sql})::text"), &[]).await.unwrap().get::<_, Option<String>>(0).unwrap_or_default()
     }
 }

@@ -35,6 +35,12 @@ impl SslMode {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, mode)| *mode)
     }
 
+    /// Whether a connection without encryption is refused.
+    #[must_use]
+    pub fn is_required(self) -> bool {
+        matches!(self, Self::Require | Self::VerifyCa | Self::VerifyFull)
+    }
+
     /// libpq's name of the mode.
     #[must_use]
     pub fn name(self) -> &'static str {

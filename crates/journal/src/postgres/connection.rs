@@ -3,12 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::JournalError;
 
@@ -32,12 +34,27 @@ const SESSION: &str = "
     SET client_min_messages = warning;
     SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout';";
 
-/// Reads the URL. What the journal needs is set whatever the URL says of it.
-pub(super) fn config(url: &str) -> Result<Config, JournalError> {
-    let mut config: Config = url.parse().map_err(|_| JournalError::Url)?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(JournalError::TlsUnavailable);
+/// How the server is reached.
+#[derive(Clone)]
+pub(super) struct Way {
+    pub(super) config: Config,
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Way {
+    /// Reads the URL. Without `tls` nothing is encrypted, and a URL that asks for it is refused.
+    pub(super) fn new(url: &str, tls: Option<ClientConfig>) -> Result<Self, JournalError> {
+        let config = config(url)?;
+        if config.get_ssl_mode() == SslMode::Require && tls.is_none() {
+            return Err(JournalError::TlsUnavailable);
+        }
+        Ok(Self { config, tls: tls.map(MakeRustlsConnect::new) })
     }
+}
+
+/// Reads the URL. What the journal needs is set whatever the URL says of it.
+fn config(url: &str) -> Result<Config, JournalError> {
+    let mut config: Config = url.parse().map_err(|_| JournalError::Url)?;
     config.connect_timeout(CONNECT).tcp_user_timeout(SILENCE);
     config.keepalives(true).keepalives_idle(SILENCE / 3).keepalives_interval(SILENCE / 3).keepalives_retries(2);
     // A standby can be behind; only the primary knows the newest entry.
@@ -63,18 +80,27 @@ pub(super) fn location(config: &Config) -> String {
 }
 
 /// Connects and sets the session up. `notified` is marked changed at every notification that the session gets.
-pub(super) async fn connect(config: &Config, notified: Option<watch::Sender<()>>) -> Result<Client, JournalError> {
+pub(super) async fn connect(way: &Way, notified: Option<watch::Sender<()>>) -> Result<Client, JournalError> {
     let deadline = Deadline::after(CONNECT);
-    let client = deadline.keep("connect to the journal's database", dial(config, notified)).await?;
+    let client = deadline.keep("connect to the journal's database", dial(way, notified)).await?;
     deadline.keep("set up the session with the journal's database", client.batch_execute(SESSION)).await?;
     Ok(client)
 }
 
 /// The one place that opens a connection, and so the one that knows of TLS.
-async fn dial(config: &Config, notified: Option<watch::Sender<()>>) -> Result<Client, Error> {
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(attend(connection, notified));
-    Ok(client)
+async fn dial(way: &Way, notified: Option<watch::Sender<()>>) -> Result<Client, Error> {
+    match &way.tls {
+        None => {
+            let (client, connection) = way.config.connect(NoTls).await?;
+            tokio::spawn(attend(connection, notified));
+            Ok(client)
+        }
+        Some(tls) => {
+            let (client, connection) = way.config.connect(tls.clone()).await?;
+            tokio::spawn(attend(connection, notified));
+            Ok(client)
+        }
+    }
 }
 
 /// Moves the connection's messages until it ends, which it does once its client is dropped.
@@ -151,9 +177,9 @@ mod tests {
 
     #[test]
     fn required_tls_is_never_left_out() {
-        assert!(matches!(config("postgresql://h/d?sslmode=require"), Err(JournalError::TlsUnavailable)));
-        assert!(config("postgresql://h/d?sslmode=prefer").is_ok());
-        assert!(config("postgresql://h/d").is_ok());
+        assert!(matches!(Way::new("postgresql://h/d?sslmode=require", None), Err(JournalError::TlsUnavailable)));
+        assert!(Way::new("postgresql://h/d?sslmode=prefer", None).is_ok());
+        assert!(Way::new("postgresql://h/d", None).is_ok());
     }
 
     #[tokio::test]
@@ -162,7 +188,7 @@ mod tests {
         let weak = cutover_testkit::ClusterOptions::named("weak").not_durable();
         let weak = weak.set("synchronous_commit", "off").set("statement_timeout", 0).set("idle_session_timeout", "1h");
         let cluster = cutover_testkit::Cluster::start(&install, weak).await.unwrap();
-        let client = connect(&config(&cluster.url("postgres", "postgres")).unwrap(), None).await.unwrap();
+        let client = connect(&Way::new(&cluster.url("postgres", "postgres"), None).unwrap(), None).await.unwrap();
         let mut shown = Vec::new();
         for name in
             ["synchronous_commit", "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"]

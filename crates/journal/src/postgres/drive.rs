@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::{Client, Row};
 
-use super::connection::{Deadline, connect};
+use super::connection::{Deadline, Way, connect};
 use crate::error::{DriveError, JournalError};
 use crate::hold::Hold;
 
@@ -40,10 +40,10 @@ pub(crate) struct SessionHold {
 }
 
 /// Takes the lock of the plan, or says who has it.
-pub(super) async fn take(config: &Config, plan: &str, who: String) -> Result<Hold, DriveError> {
-    let mut config = config.clone();
-    config.application_name(format!("cutover drive {plan}"));
-    let client = connect(&config, None).await?;
+pub(super) async fn take(way: &Way, plan: &str, who: String) -> Result<Hold, DriveError> {
+    let mut way = way.clone();
+    way.config.application_name(format!("cutover drive {plan}"));
+    let client = connect(&way, None).await?;
     let key = key(plan);
     let deadline = Deadline::after(LIMIT);
     while !try_lock(&client, key, deadline).await? {

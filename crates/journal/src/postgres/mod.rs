@@ -9,9 +9,12 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustls::ClientConfig;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
+
+use self::connection::Way;
 
 use crate::chain;
 use crate::entry::{Draft, Entry, Position, Snapshot};
@@ -28,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A plan's journal in the schema `cutover_journal` of a PostgreSQL database. Its methods must be called within a
 /// tokio runtime. A connection that was lost is made anew at the next call.
 pub struct PostgresJournal {
-    config: Config,
+    way: Way,
     location: String,
     plan: String,
     session: Mutex<Session>,
@@ -48,18 +51,21 @@ struct Session {
     unsettled: bool,
 }
 
-/// Opens the journal of `plan` in the database that `url` names (`sslmode=disable` or `prefer`), and creates its
+/// Opens the journal of `plan` in the database that `url` names, and creates its
 /// schema if it isn't there: the role needs CREATE on the database for that, and nothing more. The connection must be
 /// one to the server itself: a pooler that shares sessions breaks the right to drive.
+///
+/// With `tls` the connection is encrypted as that says: always where the URL's `sslmode` is `require`, and with `prefer`
+/// where the server speaks TLS.
 ///
 /// # Errors
 /// When the name can't be a plan's, the URL can't be read, the server can't be reached within ten seconds or is no
 /// primary, the schema can't be created, or it has another format.
-pub async fn open_postgres(url: &str, plan: &str) -> Result<PostgresJournal, JournalError> {
+pub async fn open_postgres(url: &str, tls: Option<ClientConfig>, plan: &str) -> Result<PostgresJournal, JournalError> {
     let plan = limits::plan_name(plan)?;
-    let config = connection::config(url)?;
-    let location = connection::location(&config);
-    let journal = PostgresJournal { config, location, plan, session: Mutex::default(), notified: watch::Sender::new(()) };
+    let way = Way::new(url, tls)?;
+    let location = connection::location(&way.config);
+    let journal = PostgresJournal { way, location, plan, session: Mutex::default(), notified: watch::Sender::new(()) };
     let mut client = journal.connect().await?;
     schema::prepare(&mut client, &journal.location).await?;
     store::warn_if_not_durable(&client, &journal.location).await?;
@@ -115,7 +121,7 @@ impl Journal for PostgresJournal {
 
     async fn drive(&self, who: &str) -> Result<Hold, DriveError> {
         limits::driver(who).map_err(JournalError::from)?;
-        let hold = drive::take(&self.config, &self.plan, holder_name(who)).await?;
+        let hold = drive::take(&self.way, &self.plan, holder_name(who)).await?;
         // What the driver before sent last may land yet; this one must not read before that.
         self.session.lock().await.unsettled = true;
         Ok(hold)
@@ -176,7 +182,7 @@ impl PostgresJournal {
     }
 
     async fn connect(&self) -> Result<Client, JournalError> {
-        let client = connection::connect(&self.config, Some(self.notified.clone())).await?;
+        let client = connection::connect(&self.way, Some(self.notified.clone())).await?;
         store::listen(&client).await?;
         Ok(client)
     }

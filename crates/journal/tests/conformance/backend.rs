@@ -84,7 +84,7 @@ impl Backend {
 /// Opens the journal at a place that [`Backend::place`] gave.
 pub(crate) async fn open(place: &str, plan: &str) -> Arc<dyn Journal> {
     if place.starts_with("postgres") {
-        Arc::new(open_postgres(place, plan).await.unwrap())
+        Arc::new(open_postgres(place, None, plan).await.unwrap())
     } else {
         Arc::new(open_sqlite(Path::new(place), plan).await.unwrap())
     }

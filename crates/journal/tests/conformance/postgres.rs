@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(10);
 async fn i4_a_commit_whose_answer_is_lost_is_unknown_and_is_read_as_it_ended() {
     let (cluster, database) = fresh().await;
     let proxy = CommitProxy::start(cluster.port()).await;
-    let journal = open_postgres(&through(&proxy, &database), "shop").await.unwrap();
+    let journal = open_postgres(&through(&proxy, &database), None, "shop").await.unwrap();
     let mut at = Position::ORIGIN;
     for (fate, landed) in [(Fate::Lost, false), (Fate::Unanswered, true), (Fate::Unanswered, true), (Fate::Lost, false)] {
         proxy.next(fate);
@@ -36,7 +36,7 @@ async fn i4_a_commit_whose_answer_is_lost_is_unknown_and_is_read_as_it_ended() {
 async fn i4_reading_waits_for_a_commit_that_may_still_land() {
     let (cluster, database) = fresh().await;
     let proxy = CommitProxy::start(cluster.port()).await;
-    let journal = Arc::new(open_postgres(&through(&proxy, &database), "shop").await.unwrap());
+    let journal = Arc::new(open_postgres(&through(&proxy, &database), None, "shop").await.unwrap());
     // The first entry is the hardest: there is no head row to lock yet.
     for seq in 0..2 {
         proxy.next(Fate::Late);
@@ -58,12 +58,12 @@ async fn i4_reading_waits_for_a_commit_that_may_still_land() {
 async fn i9_a_new_driver_reads_only_when_the_old_ones_last_commit_has_ended() {
     let (cluster, database) = fresh().await;
     let proxy = CommitProxy::start(cluster.port()).await;
-    let old = open_postgres(&through(&proxy, &database), "shop").await.unwrap();
+    let old = open_postgres(&through(&proxy, &database), None, "shop").await.unwrap();
     let at = old.append_if(Position::ORIGIN, vec![draft(1, 1)]).await.unwrap()[0].position();
     proxy.next(Fate::Late);
     old.append_if(at, vec![draft(1, 2)]).await.unwrap_err();
 
-    let new = Arc::new(open_postgres(&cluster.url("postgres", &database), "shop").await.unwrap());
+    let new = Arc::new(open_postgres(&cluster.url("postgres", &database), None, "shop").await.unwrap());
     assert_eq!(new.load().await.unwrap().len(), 1, "one who only looks needs not wait");
     let _hold = new.drive("anna@here").await.unwrap();
     let reader = Arc::clone(&new);
@@ -76,7 +76,7 @@ async fn i9_a_new_driver_reads_only_when_the_old_ones_last_commit_has_ended() {
 #[tokio::test]
 async fn a_lost_session_is_made_anew() {
     let (cluster, database) = fresh().await;
-    let journal = Arc::new(open_postgres(&cluster.url("postgres", &database), "shop").await.unwrap());
+    let journal = Arc::new(open_postgres(&cluster.url("postgres", &database), None, "shop").await.unwrap());
     let mut at = Position::ORIGIN;
     for n in 0..5 {
         end_sessions(cluster, &database, "cutover journal").await;
@@ -115,19 +115,19 @@ async fn a_role_that_may_create_is_enough_and_one_that_was_let_in_too() {
          GRANT CREATE ON DATABASE {database} TO owner_{database};"
     );
     cluster.execute(&database, &roles).await.unwrap();
-    let owner = open_postgres(&cluster.url(&format!("owner_{database}"), &database), "shop").await.unwrap();
+    let owner = open_postgres(&cluster.url(&format!("owner_{database}"), &database), None, "shop").await.unwrap();
     let at = owner.append_if(Position::ORIGIN, vec![draft(1, 1)]).await.unwrap()[0].position();
     let _hold = owner.drive("anna@here").await.unwrap();
 
     let guest_url = cluster.url(&format!("guest_{database}"), &database);
-    let error = open_postgres(&guest_url, "shop").await.unwrap_err();
+    let error = open_postgres(&guest_url, None, "shop").await.unwrap_err();
     assert!(matches!(error, JournalError::Postgres { .. }), "{error:?}");
     let grants = format!(
         "GRANT USAGE ON SCHEMA cutover_journal TO guest_{database};
          GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA cutover_journal TO guest_{database};"
     );
     cluster.execute(&database, &grants).await.unwrap();
-    let guest = open_postgres(&guest_url, "shop").await.unwrap();
+    let guest = open_postgres(&guest_url, None, "shop").await.unwrap();
     guest.append_if(at, vec![draft(1, 2)]).await.unwrap();
     assert_eq!(owner.snapshot().await.unwrap().verify().unwrap().count, 2);
     let Err(DriveError::Held { by, .. }) = guest.drive("gast@there").await else { panic!("two drive") };
@@ -140,7 +140,7 @@ async fn the_schema_is_created_once_by_many() {
     let mut opening = JoinSet::new();
     for _ in 0..8 {
         let url = cluster.url("postgres", &database);
-        opening.spawn(async move { open_postgres(&url, "shop").await.map(drop) });
+        opening.spawn(async move { open_postgres(&url, None, "shop").await.map(drop) });
     }
     for opened in opening.join_all().await {
         opened.unwrap();
@@ -152,7 +152,7 @@ async fn another_format_is_refused() {
     let (cluster, database) = fresh().await;
     open(cluster, &database).await;
     cluster.execute(&database, "UPDATE cutover_journal.format SET version = 2").await.unwrap();
-    let error = open_postgres(&cluster.url("postgres", &database), "shop").await.unwrap_err();
+    let error = open_postgres(&cluster.url("postgres", &database), None, "shop").await.unwrap_err();
     assert!(matches!(error, JournalError::Format { found: 2, known: 1, .. }), "{error:?}");
     assert!(error.to_string().contains(&format!("/{database} has format 2")), "{error}");
 }
@@ -177,7 +177,7 @@ async fn a_server_that_never_answers_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgresql://anna:sesame@127.0.0.1:{}/x?sslmode=disable", listener.local_addr().unwrap().port());
     let began = Instant::now();
-    let error = open_postgres(&url, "shop").await.unwrap_err();
+    let error = open_postgres(&url, None, "shop").await.unwrap_err();
     assert!(matches!(error, JournalError::TimedOut { .. }), "{error:?}");
     assert!((9..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert!(!format!("{error} {error:?}").contains("sesame"));
@@ -187,7 +187,7 @@ async fn a_server_that_never_answers_is_given_up() {
 async fn i4_a_standby_or_read_only_server_is_no_journal() {
     let (cluster, database) = fresh().await;
     cluster.execute(&database, &format!("ALTER DATABASE {database} SET default_transaction_read_only = on")).await.unwrap();
-    let error = open_postgres(&cluster.url("postgres", &database), "shop").await.unwrap_err();
+    let error = open_postgres(&cluster.url("postgres", &database), None, "shop").await.unwrap_err();
     assert!(matches!(error, JournalError::Postgres { .. }), "{error:?}");
 }
 
@@ -216,7 +216,7 @@ async fn fresh() -> (&'static Cluster, String) {
 }
 
 async fn open(cluster: &Cluster, database: &str) -> impl Journal {
-    open_postgres(&cluster.url("postgres", database), "shop").await.unwrap()
+    open_postgres(&cluster.url("postgres", database), None, "shop").await.unwrap()
 }
 
 fn through(proxy: &CommitProxy, database: &str) -> String {
