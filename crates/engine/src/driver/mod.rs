@@ -141,6 +141,16 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// Does what changes nothing, until somebody wants us to stop.
+    pub(crate) async fn unless_stopped<T>(&self, work: impl Future<Output = T>) -> EngineResult<T> {
+        let mut interrupt = self.interrupt.clone();
+        tokio::select! {
+            biased;
+            () = asked_to_stop(&mut interrupt) => Err(EngineError::Interrupted("nothing was held".to_owned())),
+            done = work => Ok(done),
+        }
+    }
+
     /// Waits, but not when somebody wants us to stop.
     async fn rest(&mut self, length: Duration) {
         let mut interrupt = self.interrupt.clone();
@@ -251,6 +261,11 @@ impl<'a> Driver<'a> {
             () = waited.tell(report, spec.name) => {}
             done = work => done?,
         }
+        // A driver that stood still, or a server that answered at the last moment: what is late before the commit point
+        // is undone, however far it has come.
+        if stoppable && spec.in_pause {
+            self.refuse_late(spec.name, deadline)?;
+        }
         let command = self.observation(step)?;
         self.say(command).await?;
         if matches!(step, Step::BeginPause(_)) {
@@ -277,6 +292,14 @@ impl<'a> Driver<'a> {
                 source: PgError::TimedOut { doing: describe::line(self.cutover, self.state()?.epoch, action), limit: began.elapsed() },
             }),
         }
+    }
+
+    fn refuse_late(&self, doing: &str, deadline: Option<Instant>) -> EngineResult<()> {
+        if deadline.is_none_or(|deadline| Instant::now() <= deadline) {
+            return Ok(());
+        }
+        let late = PgError::TimedOut { doing: format!("`{doing}`"), limit: self.cutover.plan.pause.budget };
+        Err(EngineError::Database { side: "the pause".to_owned(), source: late })
     }
 
     /// What a finished step reports.
