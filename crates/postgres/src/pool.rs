@@ -1,4 +1,4 @@
-//! A few connections that work through a list.
+//! A few workers that go through a list.
 
 use std::{collections::VecDeque, future::Future, sync::Arc};
 
@@ -18,16 +18,35 @@ where
     F: Fn(tokio_postgres::Client, T) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = PgResult<tokio_postgres::Client>> + Send + 'static,
 {
+    let (url, application) = (url.clone(), application.to_owned());
+    let open = move || {
+        let (url, application) = (url.clone(), application.clone());
+        async move { connect(&url, &Purpose::unbounded(&application)).await }
+    };
+    share_out(jobs, items, open, work).await
+}
+
+/// Works through `items`, in order, with up to `jobs` workers. Each opens what it needs, once, and has it for all items
+/// that it takes. The first failure ends them all; so does dropping the future.
+pub(crate) async fn share_out<W, T, O, Opening, F, Fut>(jobs: usize, items: Vec<T>, open: O, work: F) -> PgResult<()>
+where
+    W: Send + 'static,
+    T: Send + 'static,
+    O: Fn() -> Opening + Clone + Send + Sync + 'static,
+    Opening: Future<Output = PgResult<W>> + Send + 'static,
+    F: Fn(W, T) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = PgResult<W>> + Send + 'static,
+{
     let jobs = jobs.clamp(1, items.len().max(1));
     let queue = Arc::new(Mutex::new(VecDeque::from(items)));
     let mut workers = JoinSet::new();
     for _ in 0..jobs {
-        let (queue, work, url, application) = (Arc::clone(&queue), work.clone(), url.clone(), application.to_owned());
+        let (queue, open, work) = (Arc::clone(&queue), open.clone(), work.clone());
         workers.spawn(async move {
-            let mut client = connect(&url, &Purpose::unbounded(&application)).await?;
+            let mut worker = open().await?;
             loop {
                 let Some(item) = queue.lock().await.pop_front() else { return Ok(()) };
-                client = work(client, item).await?;
+                worker = work(worker, item).await?;
             }
         });
     }

@@ -2,8 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover_core::{Command, Side, State, Stream};
-use cutover_postgres::{copy, follow, gate, index, schema, verify};
+use cutover_core::{Command, Side, State, Stream, plan::Check};
+use cutover_postgres::{
+    copy, follow, gate, index, schema,
+    verify::{
+        self,
+        user_check::{self, Verdict},
+    },
+};
 use tokio::time::Instant;
 
 use crate::{Cutover, EngineError, EngineResult, Notice, Progress, driver::Driver, status};
@@ -44,6 +50,7 @@ impl Driver<'_> {
             names: &cutover.names,
             epoch,
             jobs: cutover.plan.copy.jobs as usize,
+            part_bytes: copy::PART_BYTES,
         };
         let mut go = Some(go);
         let work = copy::copy_rows(job, Arc::clone(&progress), async |snapshot| {
@@ -128,6 +135,28 @@ impl Driver<'_> {
         .into();
         judge(&report)
     }
+
+    /// Asks the user's own questions before a switch: every one must be answered as expected.
+    pub(crate) async fn user_checks(&mut self) -> EngineResult<()> {
+        let state = self.state()?.clone();
+        let mut others = Vec::new();
+        for check in &self.cutover.plan.checks {
+            self.note(Notice::Note(format!("asking both sides: {}", check.name)));
+            let report = self.unless_stopped(user_check(self.cutover, Some(&state), check)).await?;
+            if report.verdict == Verdict::Pass {
+                self.note(Notice::Note(report.to_string()));
+            } else {
+                others.push(report);
+            }
+        }
+        if others.is_empty() { Ok(()) } else { Err(EngineError::Checks { reports: others }) }
+    }
+}
+
+/// Asks one of the user's own questions, as the stream flows now.
+pub(crate) async fn user_check(cutover: &Cutover, state: Option<&State>, check: &Check) -> user_check::Report {
+    let options = verify::Options { rechecks: cutover.plan.verify.rechecks, ..verify::Options::default() };
+    user_check::run(check, &sides(cutover, state), &cutover.names, &options).await
 }
 
 /// Compares both sides as the stream flows now.
@@ -137,22 +166,27 @@ pub(crate) async fn verify(
     options: &verify::Options,
     progress: &verify::Progress,
 ) -> EngineResult<verify::Report> {
-    let authority = state.map_or(Side::Source, |state| state.authority);
-    let sides = verify::Sides {
-        authority: &cutover.plan.database(authority).url,
-        follower: &cutover.plan.database(authority.other()).url,
-        authority_side: authority,
-        following: state.and_then(status::flowing).map(|stream| verify::Following::stream(&cutover.names, stream)),
-    };
+    let sides = sides(cutover, state);
     let mut report = verify::verify(&sides, &cutover.names, options, progress).await.map_err(EngineError::database("verify"))?;
     if cutover.plan.hooks.migrate.is_some() {
-        let made_by_migration = match authority {
+        let made_by_migration = match sides.authority_side {
             Side::Source => verify::DifferenceKind::ExtraTable,
             Side::Target => verify::DifferenceKind::MissingTable,
         };
         report.set_aside(&made_by_migration, "made by the migration; only the target has it");
     }
     Ok(report)
+}
+
+/// Whom to measure, and by whom.
+fn sides<'a>(cutover: &'a Cutover, state: Option<&State>) -> verify::Sides<'a> {
+    let authority = state.map_or(Side::Source, |state| state.authority);
+    verify::Sides {
+        authority: &cutover.plan.database(authority).url,
+        follower: &cutover.plan.database(authority.other()).url,
+        authority_side: authority,
+        following: state.and_then(status::flowing).map(|stream| verify::Following::stream(&cutover.names, stream)),
+    }
 }
 
 /// Differences are a no, what could not be established is no yes.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::queue::size;
 use crate::catalogue::Table;
 
 /// The rate is that of so long.
@@ -32,7 +33,7 @@ pub struct ProgressSnapshot {
     pub tables: u64,
     /// Tables that are done.
     pub tables_done: u64,
-    /// Rows of those.
+    /// Rows that are at the target.
     pub rows: u64,
     /// Bytes sent.
     pub bytes: u64,
@@ -45,21 +46,30 @@ pub struct ProgressSnapshot {
 }
 
 impl Progress {
-    pub(super) fn begin(&self, tables: &[Table]) {
-        self.tables.store(tables.len() as u64, Relaxed);
-        self.bytes_total.store(tables.iter().map(expected).sum(), Relaxed);
+    pub(super) fn begin<'a>(&self, tables: impl Iterator<Item = &'a Table> + Clone) {
+        self.bytes_total.store(tables.clone().map(size).sum(), Relaxed);
+        self.tables.store(tables.count() as u64, Relaxed);
     }
 
     pub(super) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// What is expected in all becomes truer with each table: its size on disk makes way for what was sent of it.
-    pub(super) fn finish_table(&self, table: &Table, rows: u64, bytes: u64) {
+    /// What is expected in all becomes truer with each part: what was expected of it makes way for what was sent.
+    pub(super) fn finish_part(&self, expected: u64, rows: u64, bytes: u64) {
         self.rows.fetch_add(rows, Relaxed);
         self.bytes_total.fetch_add(bytes, Relaxed);
-        self.bytes_total.fetch_sub(expected(table), Relaxed);
+        self.bytes_total.fetch_sub(expected, Relaxed);
+    }
+
+    pub(super) fn finish_table(&self) {
         self.tables_done.fetch_add(1, Relaxed);
+    }
+
+    /// A table's parts did not fit together: their rows count no longer, and all of it is to be sent once more.
+    pub(super) fn begin_again(&self, table: &Table, rows: u64) {
+        self.rows.fetch_sub(rows, Relaxed);
+        self.bytes_total.fetch_add(size(table), Relaxed);
     }
 
     /// Looks. The rate is that since the looks of the last seconds.
@@ -87,8 +97,4 @@ impl Progress {
             _ => 0.0,
         }
     }
-}
-
-fn expected(table: &Table) -> u64 {
-    u64::try_from(table.bytes).unwrap_or(0)
 }

@@ -25,7 +25,7 @@ pub(crate) const EPOCH: u64 = 1;
 
 /// The one server of this major that all tests share. 16 and 18 ask for passwords.
 pub(crate) async fn server(major: u32) -> &'static Cluster {
-    static SERVERS: [OnceCell<Cluster>; 4] = [const { OnceCell::const_new() }; 4];
+    static SERVERS: [OnceCell<Cluster>; 6] = [const { OnceCell::const_new() }; 6];
     let start = || async {
         let options = ClusterOptions::named(format!("pg{major}")).not_durable();
         let options = options.set("max_wal_senders", 60).set("max_replication_slots", 60).set("max_logical_replication_workers", 60);
@@ -33,7 +33,7 @@ pub(crate) async fn server(major: u32) -> &'static Cluster {
         let auth = if major.is_multiple_of(2) { Auth::Scram { password: PASSWORD.to_owned() } } else { Auth::Trust };
         Cluster::start(&install(major).unwrap(), ClusterOptions { auth, ..options }).await.unwrap()
     };
-    SERVERS[(major - 15) as usize].get_or_init(start).await
+    SERVERS[(major - 13) as usize].get_or_init(start).await
 }
 
 /// A database on two servers, under one name, and a cutover between them.
@@ -150,7 +150,14 @@ impl Pair {
     }
 
     pub(crate) fn job(&self) -> copy::Job<'_> {
-        copy::Job { source: &self.source_url, target: &self.target_url, names: &self.names, epoch: EPOCH, jobs: 3 }
+        copy::Job {
+            source: &self.source_url,
+            target: &self.target_url,
+            names: &self.names,
+            epoch: EPOCH,
+            jobs: 3,
+            part_bytes: copy::PART_BYTES,
+        }
     }
 
     pub(crate) async fn copy_rows(&self) -> PgResult<copy::Copied> {

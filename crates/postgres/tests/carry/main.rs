@@ -3,9 +3,11 @@
 #![cfg(test)]
 
 mod across;
+mod between;
 mod broken;
 mod copying;
 mod definitions;
 mod ground;
 mod moving;
+mod splitting;
 mod streaming;

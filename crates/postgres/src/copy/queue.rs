@@ -1,0 +1,264 @@
+//! What the workers are handed: whole tables, and page ranges of the large ones, in an order that ends evenly. Pure.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+};
+
+use crate::catalogue::Table;
+
+/// The first version whose server reads a range of pages without reading the whole table.
+const RANGE_SCANS_SINCE: u32 = 14;
+
+/// When a table is split.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// The source's major version.
+    pub(super) major: u32,
+    /// Workers.
+    pub(super) jobs: usize,
+    /// The size of a part.
+    pub(super) part_bytes: u64,
+}
+
+/// How a table's rows lie at the source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Heap {
+    /// Its pages, without TOAST.
+    pub(super) pages: u64,
+    /// Whether its rows lie in numbered pages at all: another access method may number them as it likes.
+    pub(super) paged: bool,
+}
+
+/// A unit of work.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// A table that one worker copies.
+    Whole(Table),
+    /// A part of a table that several may copy at once.
+    Part(Part),
+}
+
+/// A range of pages of a table.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// The table, with what its parts have in common.
+    pub(super) of: Arc<Split>,
+    /// Its first page.
+    pub(super) from: u64,
+    /// The first page that is not in it. The last part has no end: rows may lie behind the last page that was known.
+    pub(super) below: Option<u64>,
+    /// What is expected to be sent.
+    pub(super) bytes: u64,
+    /// Where it stands in its table: from 0 for its beginning.
+    share: f64,
+}
+
+impl Part {
+    /// Which rows are in it.
+    pub(super) fn condition(&self) -> String {
+        match self.below {
+            Some(below) => format!("ctid >= '({},0)'::tid AND ctid < '({below},0)'::tid", self.from),
+            None => format!("ctid >= '({},0)'::tid", self.from),
+        }
+    }
+}
+
+/// A table that is copied in parts.
+#[derive(Debug)]
+pub(super) struct Split {
+    /// The table.
+    pub(super) table: Table,
+    left: AtomicUsize,
+    rows: AtomicU64,
+    moved: AtomicBool,
+}
+
+impl Split {
+    fn new(table: Table, parts: usize) -> Self {
+        Self { table, left: AtomicUsize::new(parts), rows: AtomicU64::new(0), moved: AtomicBool::new(false) }
+    }
+
+    /// Says that its rows were moved to other pages, so that its parts do not fit together.
+    pub(super) fn set_moved(&self) {
+        self.moved.store(true, Release);
+    }
+
+    /// Whether they were.
+    pub(super) fn is_moved(&self) -> bool {
+        self.moved.load(Acquire)
+    }
+
+    /// Counts a part's rows.
+    pub(super) fn add_rows(&self, rows: u64) {
+        self.rows.fetch_add(rows, Relaxed);
+    }
+
+    /// The rows of the parts so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows.load(Relaxed)
+    }
+
+    /// Counts a part as ended, and says whether it was the last.
+    pub(super) fn end_part(&self) -> bool {
+        self.left.fetch_sub(1, AcqRel) == 1
+    }
+}
+
+/// The work in its order: what can't be split though it is large, then parts, then small tables. Parts of several tables
+/// take turns, so that these end together; the smallest come last, so that no worker is left with much.
+pub(super) fn plan(tables: Vec<(Table, Heap)>, rule: &Rule) -> Vec<Task> {
+    let mut tasks: Vec<Task> = tables.into_iter().flat_map(|(table, heap)| tasks(table, heap, rule)).collect();
+    tasks.sort_by(|one, other| {
+        let (one, other) = (turn(one, rule), turn(other, rule));
+        one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)).then(other.2.cmp(&one.2))
+    });
+    tasks
+}
+
+/// By what tasks are sorted: the group, the share of its table that comes before it, and the table's size, descending.
+fn turn(task: &Task, rule: &Rule) -> (u8, f64, u64) {
+    match task {
+        Task::Whole(table) if size(table) > rule.part_bytes => (0, 0.0, size(table)),
+        Task::Part(part) => (1, part.share, size(&part.of.table)),
+        Task::Whole(table) => (2, 0.0, size(table)),
+    }
+}
+
+fn tasks(table: Table, heap: Heap, rule: &Rule) -> Vec<Task> {
+    let count = part_count(size(&table), heap, rule);
+    if count < 2 {
+        return vec![Task::Whole(table)];
+    }
+    let bytes = size(&table);
+    let of = Arc::new(Split::new(table, usize::try_from(count).unwrap_or(usize::MAX)));
+    let part = |at: u64| {
+        let bound = |total: u64, at: u64| u64::try_from(u128::from(total) * u128::from(at) / u128::from(count)).unwrap_or(total);
+        Task::Part(Part {
+            of: Arc::clone(&of),
+            from: bound(heap.pages, at),
+            below: (at + 1 < count).then(|| bound(heap.pages, at + 1)),
+            bytes: bound(bytes, at + 1) - bound(bytes, at),
+            share: at as f64 / count as f64,
+        })
+    };
+    (0..count).map(part).collect()
+}
+
+/// In how many parts a table is copied. The size counts with TOAST: few pages may hold most of a database. A single
+/// worker gains nothing from parts, and an older server would read the whole table for each.
+fn part_count(bytes: u64, heap: Heap, rule: &Rule) -> u64 {
+    let gains = rule.major >= RANGE_SCANS_SINCE && rule.jobs > 1 && heap.paged;
+    if gains { bytes.div_ceil(rule.part_bytes.max(1)).min(heap.pages) } else { 1 }
+}
+
+/// What is expected to be sent of a table.
+pub(super) fn size(table: &Table) -> u64 {
+    u64::try_from(table.bytes).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::QualifiedName;
+
+    const RULE: Rule = Rule { major: 15, jobs: 2, part_bytes: 1000 };
+
+    fn table(name: &str, bytes: i64) -> Table {
+        Table {
+            oid: 1,
+            name: QualifiedName { schema: "s".to_owned(), name: name.to_owned() },
+            partitioned: false,
+            partition: false,
+            persistence: "p".to_owned(),
+            replica_identity: "d".to_owned(),
+            key: Vec::new(),
+            columns: Vec::new(),
+            owner: "o".to_owned(),
+            bytes,
+            estimated_rows: -1.0,
+            armed: false,
+        }
+    }
+
+    fn heap(pages: u64) -> Heap {
+        Heap { pages, paged: true }
+    }
+
+    /// Each task as `table` or `table:from-below`.
+    fn spelled(tables: Vec<(Table, Heap)>, rule: &Rule) -> Vec<String> {
+        let spell = |task: &Task| match task {
+            Task::Whole(table) => table.name.name.clone(),
+            Task::Part(part) => {
+                let below = part.below.map(|below| below.to_string()).unwrap_or_default();
+                format!("{}:{}-{below}", part.of.table.name.name, part.from)
+            }
+        };
+        plan(tables, rule).iter().map(spell).collect()
+    }
+
+    fn parts(table: Table, heap: Heap, rule: &Rule) -> Vec<Part> {
+        let part = |task| if let Task::Part(part) = task { Some(part) } else { None };
+        plan(vec![(table, heap)], rule).into_iter().filter_map(part).collect()
+    }
+
+    #[test]
+    fn parts_follow_each_other_without_a_gap_and_the_last_has_no_end() {
+        for (bytes, pages) in [(1001, 2), (2500, 100), (10_000, 7), (12_345, 1013), (i64::MAX, 4_294_967_294)] {
+            let rule = Rule { part_bytes: u64::try_from(bytes / 9).unwrap_or(1).max(1000), ..RULE };
+            let parts = parts(table("t", bytes), heap(pages), &rule);
+            assert!(parts.len() > 1 && parts.len() as u64 <= pages, "{bytes} {pages}");
+            assert_eq!((parts[0].from, parts[parts.len() - 1].below), (0, None));
+            for two in parts.windows(2) {
+                assert_eq!(two[0].below, Some(two[1].from));
+                assert!(two[0].from < two[1].from, "a part has at least a page");
+            }
+            assert!(parts[parts.len() - 1].from < pages);
+            assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), u64::try_from(bytes).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_part_says_which_rows_are_in_it() {
+        let parts = parts(table("t", 2001), heap(9), &RULE);
+        let conditions: Vec<String> = parts.iter().map(Part::condition).collect();
+        assert_eq!(
+            conditions,
+            ["ctid >= '(0,0)'::tid AND ctid < '(3,0)'::tid", "ctid >= '(3,0)'::tid AND ctid < '(6,0)'::tid", "ctid >= '(6,0)'::tid"]
+        );
+    }
+
+    #[test]
+    fn a_table_is_split_only_where_that_is_right_and_gains_something() {
+        let large = || (table("t", 5000), heap(100));
+        assert_eq!(plan(vec![large()], &RULE).len(), 5);
+        assert_eq!(spelled(vec![large()], &Rule { major: 13, ..RULE }), ["t"], "the server would read all of it for each part");
+        assert_eq!(plan(vec![large()], &Rule { major: 14, ..RULE }).len(), 5);
+        assert_eq!(spelled(vec![large()], &Rule { jobs: 1, ..RULE }), ["t"]);
+        assert_eq!(spelled(vec![(table("t", 5000), Heap { pages: 100, paged: false })], &RULE), ["t"], "another access method");
+        assert_eq!(spelled(vec![(table("t", 1000), heap(100))], &RULE), ["t"], "as large as a part");
+        assert_eq!(spelled(vec![(table("t", 5000), heap(1))], &RULE), ["t"], "all of it in TOAST, behind one page");
+        assert_eq!(spelled(vec![(table("t", 5000), heap(2))], &RULE), ["t:0-1", "t:1-"]);
+        assert_eq!(spelled(vec![(table("t", 0), heap(0)), (table("u", -1), heap(0))], &RULE), ["t", "u"]);
+    }
+
+    #[test]
+    fn what_cannot_be_split_comes_first_then_parts_in_turns_then_the_small_ones_by_size() {
+        let tables = vec![
+            (table("tiny", 1), heap(1)),
+            (table("two", 1500), heap(20)),
+            (table("small", 900), heap(9)),
+            (table("four", 4000), heap(40)),
+            (table("odd", 3000), Heap { pages: 30, paged: false }),
+        ];
+        let order = ["odd", "four:0-10", "two:0-10", "four:10-20", "four:20-30", "two:10-", "four:30-", "small", "tiny"];
+        assert_eq!(spelled(tables, &RULE), order);
+    }
+
+    #[test]
+    fn the_last_part_is_told_apart_whoever_ends_it() {
+        let parts = parts(table("t", 3000), heap(30), &RULE);
+        let last: Vec<bool> = parts.iter().map(|part| part.of.end_part()).collect();
+        assert_eq!(last, [false, false, true]);
+    }
+}
