@@ -69,7 +69,7 @@ pub(crate) enum Verb {
     Run(Run),
     /// Where everything stands, and the next safe command.
     Status(Status),
-    /// Compare both sides, row by row, while they move. Exit code 3 on a difference.
+    /// Compare both sides, row by row, while they move, and ask them the plan's own checks. Exit code 3 on a difference.
     Verify(Verify),
     /// Go back: the same protocol mirrored, keeping what the target took. Before any switch, with --confirm: give up, and
     /// remove what was made.
@@ -135,11 +135,14 @@ pub(crate) struct Status {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json")]
+#[command(after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks")]
 pub(crate) struct Verify {
-    /// Only this table; can be given several times.
+    /// Only this table, and no checks; can be given several times.
     #[arg(long = "table", value_name = "SCHEMA.NAME")]
     pub(crate) tables: Vec<String>,
+    /// Only the plan's own checks, and no tables.
+    #[arg(long, conflicts_with = "tables")]
+    pub(crate) only_checks: bool,
 }
 
 #[derive(Args, Debug)]

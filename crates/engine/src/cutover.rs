@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::{Command, Phase, Plan, PlanRef, Preparation, Shape, Side, State};
-use cutover_journal::{Entry, Journal, Tampered, Verified, open_postgres, open_sqlite};
+use cutover_core::{
+    Command, Phase, Plan, PlanRef, Preparation, Shape, Side, State,
+    plan::Check,
+    plan::{DatabaseUrl, SslMode},
+};
+use cutover_journal::{Entry, Journal, PostgresJournal, Tampered, Verified, open_postgres, open_sqlite};
 use cutover_postgres::{
     PgError,
-    connect::{Purpose, connect},
+    connect::{Purpose, connect, tls_config},
     names::Names,
     preflight::{self, Finding},
-    verify,
+    verify::{self, user_check},
 };
 use cutover_traffic::{Endpoint, Fleet, build};
 use sha2::{Digest, Sha256};
@@ -50,7 +54,7 @@ impl Cutover {
     /// If the journal can't be opened, or the traffic that the plan describes can't be.
     pub async fn open(plan: Plan, plan_text: &str, folder: &Path, tools: Vec<PathBuf>) -> EngineResult<Self> {
         let journal: Box<dyn Journal> = match &plan.journal {
-            Some(url) => Box::new(open_postgres(&url.conninfo(), &plan.name).await?),
+            Some(url) => Box::new(open_shared(url, &plan.name).await?),
             None => {
                 let state = folder.join(".cutover");
                 std::fs::create_dir_all(&state)
@@ -170,6 +174,15 @@ impl Cutover {
         crate::perform::verify(self, state.as_ref(), options, progress).await
     }
 
+    /// Asks both sides one question of the user's, read-only. Whatever goes wrong is in the report.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub async fn user_check(&self, check: &Check) -> EngineResult<user_check::Report> {
+        let state = self.state().await?;
+        Ok(crate::perform::user_check(self, state.as_ref(), check).await)
+    }
+
     /// Drives the cutover to a goal, from wherever it stands: finishes what was begun, undoes what can't be finished.
     ///
     /// # Errors
@@ -189,6 +202,7 @@ impl Cutover {
         let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
         if goal == Goal::Switched && waits {
             refuse_blocking(self.preflight(true).await?)?;
+            driver.user_checks().await?;
             driver.switch(Side::Target).await?;
         }
         Ok(driver.state()?.clone())
@@ -272,6 +286,20 @@ impl Cutover {
         driver.run().await?;
         Ok(driver.state()?.clone())
     }
+}
+
+/// The journal in PostgreSQL. How it is encrypted is said by what checks certificates, as for the databases.
+async fn open_shared(url: &DatabaseUrl, plan: &str) -> EngineResult<PostgresJournal> {
+    let tls = match url.ssl_mode {
+        SslMode::Disable => None,
+        _ => Some(tls_config(url).map_err(|reason| EngineError::Mismatch {
+            what: format!("the journal's certificates: {reason}"),
+            hint: "sslrootcert names a file with root certificates in PEM form".to_owned(),
+        })?),
+    };
+    let ssl_mode = if url.ssl_mode.is_required() { SslMode::Require } else { url.ssl_mode };
+    let plain = DatabaseUrl { ssl_mode, ssl_root_cert: None, ..url.clone() };
+    Ok(open_postgres(&plain.conninfo(), tls, plan).await?)
 }
 
 fn nothing_to_go_back_from(name: &str) -> EngineError {

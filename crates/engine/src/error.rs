@@ -2,7 +2,11 @@
 
 use cutover_core::{Illegal, Refusal};
 use cutover_journal::{AppendError, DriveError, JournalError};
-use cutover_postgres::{PgError, preflight::Finding};
+use cutover_postgres::{
+    PgError,
+    preflight::Finding,
+    verify::user_check::{self, Verdict},
+};
 use cutover_traffic::TrafficError;
 
 /// Why a cutover stopped.
@@ -30,6 +34,12 @@ pub enum EngineError {
         count: u64,
         /// The first of them.
         examples: Vec<String>,
+    },
+    /// The user's own checks did not all pass.
+    #[error("{}", not_passed(reports))]
+    Checks {
+        /// Those that did not.
+        reports: Vec<user_check::Report>,
     },
     /// It could not be established whether both sides are the same. That is not a yes.
     #[error("{0}")]
@@ -124,7 +134,8 @@ impl EngineError {
         match self {
             Self::Plan(_) => 2,
             Self::Findings { .. } | Self::Differences { .. } => 3,
-            Self::Inconclusive(_) => 4,
+            Self::Checks { reports } if reports.iter().any(|report| report.verdict == Verdict::Fail) => 3,
+            Self::Inconclusive(_) | Self::Checks { .. } => 4,
             Self::PauseExhausted { .. } => 5,
             Self::Held(_) | Self::Superseded(_) => 6,
             Self::Unknown { .. } => 7,
@@ -140,6 +151,7 @@ impl EngineError {
             Self::Superseded(_) => Some("nothing was harmed; `cutover status` shows where it stands".to_owned()),
             Self::Findings { .. } => Some("mend what is marked `error`; each finding says how; then `cutover check` again".to_owned()),
             Self::Differences { .. } => Some("`cutover verify` lists the rows; the target must not be written to by others".to_owned()),
+            Self::Checks { .. } => Some("nothing was held; `cutover verify --only-checks` asks again".to_owned()),
             Self::Inconclusive(_) => Some("`cutover status` shows whether the stream flows; then try again".to_owned()),
             Self::PauseExhausted { .. } => {
                 Some("writes go on as before; end long transactions, or allow more with pause.budget and pause.attempts".to_owned())
@@ -157,4 +169,11 @@ impl EngineError {
 
 fn blocking(findings: &[Finding]) -> usize {
     findings.iter().filter(|finding| finding.blocks()).count()
+}
+
+/// Each in full: what a person needs to see is what both sides answered.
+fn not_passed(reports: &[user_check::Report]) -> String {
+    let each: Vec<String> = reports.iter().map(|report| report.to_string().replace('\n', "\n  ")).collect();
+    let checks = if reports.len() == 1 { "check" } else { "checks" };
+    format!("{} {checks} of the plan did not pass:\n  {}", reports.len(), each.join("\n  "))
 }

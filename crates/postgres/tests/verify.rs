@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "verify/checks.rs"]
+mod checks;
 #[path = "verify/ground.rs"]
 mod ground;
 #[path = "verify/keys.rs"]

@@ -1,5 +1,9 @@
 //! `cutover plan`: every step, with what it would do. Executes nothing.
 
+use cutover_core::{
+    Side,
+    plan::{Check, Expect},
+};
 use cutover_engine::StepPlan;
 
 use crate::{
@@ -11,11 +15,51 @@ use crate::{
 pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
     let cutover = plan_file::open(global).await?;
     let steps = cutover.steps().await?;
+    let checks = &cutover.plan().checks;
     match global.output {
-        Output::Json => print_json(&serde_json::json!({ "plan": cutover.plan().name, "steps": steps })),
-        Output::Human => steps.iter().enumerate().for_each(|(at, step)| print(at + 1, step)),
+        Output::Json => {
+            let checks: Vec<_> = checks.iter().map(json).collect();
+            print_json(&serde_json::json!({ "plan": cutover.plan().name, "steps": steps, "checks": checks }));
+        }
+        Output::Human => {
+            for (at, step) in steps.iter().enumerate() {
+                if step.name == FIRST_OF_A_SWITCH {
+                    checks.iter().for_each(print_check);
+                }
+                print(at + 1, step);
+            }
+        }
     }
     Ok(())
+}
+
+/// The step that the plan's checks come before.
+const FIRST_OF_A_SWITCH: &str = "arm";
+
+fn json(check: &Check) -> serde_json::Value {
+    let value = match &check.expect {
+        Expect::Value(value) => Some(value),
+        Expect::Equal | Expect::Empty => None,
+    };
+    let timeout_ms = u64::try_from(check.timeout.as_millis()).unwrap_or(u64::MAX);
+    serde_json::json!({
+        "name": check.name, "sql": check.sql, "expect": check.expect.name(), "value": value, "timeout_ms": timeout_ms
+    })
+}
+
+/// It is no step: it changes nothing, and `cutover verify` asks the same.
+fn print_check(check: &Check) {
+    let paint = Paint::stdout();
+    let expected = match &check.expect {
+        Expect::Equal => "the same rows at both sides".to_owned(),
+        Expect::Empty => "no row at either side".to_owned(),
+        Expect::Value(value) => format!("`{value}` at both sides"),
+    };
+    let bound = format!("(before a switch to the target, read-only; at most {} s for an answer)", check.timeout.as_secs_f64());
+    to_stdout(&format!(" {}  {}  {}", paint.bold("?"), paint.bold(&check.name), paint.dim(&bound)));
+    to_stdout(&format!("    {expected}"));
+    let sql = check.sql.replace('\n', "\n               ");
+    Side::BOTH.iter().for_each(|side| to_stdout(&format!("    {} {sql}", paint.cyan(&format!("{side:>9}:")))));
 }
 
 fn print(number: usize, step: &StepPlan) {

@@ -1,15 +1,79 @@
-//! `cutover verify`: row by row, while both sides move.
+//! `cutover verify`: row by row, while both sides move; then the plan's own checks.
 
-use cutover_postgres::{catalogue::QualifiedName, verify};
+use cutover_core::plan::Check;
+use cutover_engine::Cutover;
+use cutover_postgres::{
+    catalogue::QualifiedName,
+    verify::{
+        self,
+        user_check::{self, Verdict},
+    },
+};
+use serde::Serialize;
 
 use crate::{
     args::{Global, Output, Verify},
-    output::{Failure, print_json, thousands, to_stderr, to_stdout},
+    output::{Failure, Paint, print_json, thousands, to_stderr, to_stdout},
     plan_file,
 };
 
+/// What is printed for scripts.
+#[derive(Serialize)]
+struct Answer<'a> {
+    /// Absent with `--only-checks`.
+    #[serde(flatten)]
+    tables: Option<&'a verify::Report>,
+    checks: &'a [user_check::Report],
+}
+
 pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
     let cutover = plan_file::open(global).await?;
+    let wanted: &[Check] = if args.tables.is_empty() { &cutover.plan().checks } else { &[] };
+    if args.only_checks && wanted.is_empty() {
+        return Err(Failure::usage("the plan has no checks").with_hint("write one as a section [[check]]: a name and one query"));
+    }
+    let tables = if args.only_checks { None } else { Some(compare(&cutover, args).await?) };
+    if let (Some(tables), Output::Human) = (&tables, global.output) {
+        print(tables);
+    }
+    let mut checks = Vec::with_capacity(wanted.len());
+    for check in wanted {
+        to_stderr(&format!("asking both sides: {}", check.name));
+        let report = cutover.user_check(check).await?;
+        if global.output == Output::Human {
+            print_check(&report);
+        }
+        checks.push(report);
+    }
+    if global.output == Output::Json {
+        print_json(&Answer { tables: tables.as_ref(), checks: &checks });
+    }
+    judge(tables.as_ref(), &checks)
+}
+
+/// A no counts more than what could not be established.
+fn judge(tables: Option<&verify::Report>, checks: &[user_check::Report]) -> Result<(), Failure> {
+    let count = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let failed = count(Verdict::Fail);
+    let no = |message: String| Err(Failure::new(message).answered().with_code(3));
+    let unknown = |message: String| Failure::new(message).answered().with_code(4);
+    match (tables.map_or(0, |tables| tables.differences_total), failed) {
+        (0, 0) => {}
+        (0, _) => return no(format!("{failed} of {} checks failed", checks.len())),
+        (rows, 0) => return no(format!("the two sides differ in {rows} rows")),
+        (rows, _) => return no(format!("the two sides differ in {rows} rows, and {failed} of {} checks failed", checks.len())),
+    }
+    if let Some(tables) = tables.filter(|tables| tables.verdict() == verify::Verdict::Inconclusive) {
+        return Err(unknown(format!("{} rows could not be compared", tables.unsettled_total))
+            .with_hint("`cutover status` shows whether the stream flows; then verify again"));
+    }
+    match count(Verdict::Inconclusive) {
+        0 => Ok(()),
+        open => Err(unknown(format!("{open} of {} checks could not be established", checks.len()))),
+    }
+}
+
+async fn compare(cutover: &Cutover, args: &Verify) -> Result<verify::Report, Failure> {
     let plan = &cutover.plan().verify;
     let tables = args.tables.iter().map(|name| table(name)).collect::<Result<Vec<_>, _>>()?;
     let options = verify::Options {
@@ -21,31 +85,15 @@ pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
     };
     let progress = verify::Progress::default();
     let began = std::time::Instant::now();
-    let report = {
-        let work = cutover.verify(&options, &progress);
-        let mut work = std::pin::pin!(work);
-        let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
-        loop {
-            tokio::select! {
-                done = &mut work => break done?,
-                _ = tick.tick() => tell(&progress, began),
-            }
+    let work = cutover.verify(&options, &progress);
+    let mut work = std::pin::pin!(work);
+    let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            done = &mut work => break Ok(done?),
+            _ = tick.tick() => tell(&progress, began),
         }
-    };
-    match global.output {
-        Output::Json => print_json(&report),
-        Output::Human => print(&report),
     }
-    if report.differences_total > 0 {
-        return Err(Failure::new(format!("the two sides differ in {} rows", report.differences_total)).answered().with_code(3));
-    }
-    if report.verdict() == verify::Verdict::Inconclusive {
-        return Err(Failure::new(format!("{} rows could not be compared", report.unsettled_total))
-            .answered()
-            .with_code(4)
-            .with_hint("`cutover status` shows whether the stream flows; then verify again"));
-    }
-    Ok(())
 }
 
 fn table(name: &str) -> Result<QualifiedName, Failure> {
@@ -89,4 +137,14 @@ fn print(report: &verify::Report) {
         report.differences_total,
         report.unsettled_total
     ));
+}
+
+fn print_check(report: &user_check::Report) {
+    let text = report.to_string();
+    let paint = Paint::stdout();
+    to_stdout(&match report.verdict {
+        Verdict::Pass => text,
+        Verdict::Fail => paint.red(&text),
+        Verdict::Inconclusive => paint.yellow(&text),
+    });
 }

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod campaign;
+mod checks;
 mod controllers;
 mod faults;
 mod following;

@@ -1,17 +1,24 @@
 //! From the file to the plan: defaults, `${NAME}`, and what TOML's types cannot say.
 
-use std::{ops::Range, path::PathBuf, time::Duration};
+use std::{
+    ops::{Range, RangeInclusive},
+    path::PathBuf,
+    time::Duration,
+};
 
 use toml::Spanned;
 
 use super::{
-    Copy, Database, DatabaseUrl, Format, Hooks, Pause, Plan, PlanError, Switch, Traffic, Verify,
+    Check, Copy, Database, DatabaseUrl, Expect, Format, Hooks, Pause, Plan, PlanError, Switch, Traffic, Verify,
     error::nearest,
     file::{self, File, Text},
 };
 
 /// Longest name of a plan: slots and publications are named after it and end at 63 bytes.
 const LONGEST_NAME: usize = 40;
+
+/// How long one answer to a check may take.
+const CHECK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Plan, PlanError> {
     let raw: File = toml::from_str(text).map_err(|error| PlanError::from_toml(text, &error))?;
@@ -41,6 +48,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
             timeout: reader.duration(raw.hooks.timeout.as_ref(), Duration::from_secs(600))?,
         },
         traffic: raw.traffic.iter().map(|traffic| reader.traffic(traffic)).collect::<Result<_, _>>()?,
+        checks: reader.checks(&raw.check)?,
     };
     if same_database(&plan.source.url, &plan.target.url) {
         let hint = "name two databases on two servers".to_owned();
@@ -154,6 +162,62 @@ impl Reader<'_> {
         })
     }
 
+    fn checks(&self, raw: &[file::Check]) -> Result<Vec<Check>, PlanError> {
+        let mut checks: Vec<Check> = Vec::with_capacity(raw.len());
+        for raw in raw {
+            let check = self.check(raw)?;
+            if checks.iter().any(|other| other.name == check.name) {
+                let hint = Some("give each check its own name".to_owned());
+                return Err(self.fault(raw.name.span(), format!("two checks are named `{}`", check.name), hint));
+            }
+            checks.push(check);
+        }
+        Ok(checks)
+    }
+
+    fn check(&self, raw: &file::Check) -> Result<Check, PlanError> {
+        let [name, sql] = [&raw.name, &raw.sql].map(|text| self.expand(text).map(|text| text.trim().to_owned()));
+        let (name, sql) = (name?, sql?);
+        if name.is_empty() || name.contains(char::is_control) {
+            let hint = Some("name it in a few words on one line, like \"ledger balances\"".to_owned());
+            return Err(self.fault(raw.name.span(), "this can't name a check", hint));
+        }
+        if sql.is_empty() {
+            let hint = Some("write one query, with the schema before each table".to_owned());
+            return Err(self.fault(raw.sql.span(), format!("the check `{name}` has no SQL"), hint));
+        }
+        let timeout = self.duration(raw.timeout.as_ref(), Duration::from_secs(30))?;
+        if !CHECK_TIMEOUT.contains(&timeout) {
+            let span = raw.timeout.as_ref().map_or(0..0, Spanned::span);
+            return Err(self.fault(span, "the check's timeout is out of range", Some("choose from 1ms to 10min".to_owned())));
+        }
+        Ok(Check { expect: self.expect(raw, &name)?, name, sql, timeout })
+    }
+
+    fn expect(&self, raw: &file::Check, name: &str) -> Result<Expect, PlanError> {
+        let known = ["equal", "empty", "value"];
+        let word = raw.expect.as_ref().map_or_else(|| Ok("equal".to_owned()), |word| self.expand(word))?;
+        let span = raw.expect.as_ref().map_or_else(|| raw.name.span(), Spanned::span);
+        match (word.as_str(), &raw.value) {
+            ("value", Some(value)) => Ok(Expect::Value(self.expand(value)?)),
+            ("value", None) => {
+                let hint = Some("add what each side must answer, as text: value = \"0\"".to_owned());
+                Err(self.fault(span, format!("the check `{name}` expects a value and has no `value`"), hint))
+            }
+            ("equal" | "empty", Some(value)) => {
+                let hint = Some("write expect = \"value\", or leave `value` out".to_owned());
+                Err(self.fault(value.span(), format!("`value` does not belong to a check that expects `{word}`"), hint))
+            }
+            ("equal", None) => Ok(Expect::Equal),
+            ("empty", None) => Ok(Expect::Empty),
+            (other, _) => {
+                let hint = nearest(other, known.into_iter())
+                    .map_or_else(|| format!("expected one of {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+                Err(self.fault(span, format!("a check can't expect `{other}`"), Some(hint)))
+            }
+        }
+    }
+
     /// The format that is named, else the one that the file's name ends in.
     fn format(&self, path: &std::path::Path, raw: &file::Traffic) -> Result<Format, PlanError> {
         let (name, span) = match &raw.format {
@@ -177,7 +241,7 @@ impl Reader<'_> {
         })
     }
 
-    fn number<N>(&self, value: Option<&Spanned<N>>, default: N, range: std::ops::RangeInclusive<N>) -> Result<N, PlanError>
+    fn number<N>(&self, value: Option<&Spanned<N>>, default: N, range: RangeInclusive<N>) -> Result<N, PlanError>
     where
         N: PartialOrd + std::marker::Copy + std::fmt::Display,
     {

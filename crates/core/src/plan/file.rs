@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) hooks: Hooks,
     #[serde(default)]
     pub(super) traffic: Vec<Traffic>,
+    #[serde(default)]
+    pub(super) check: Vec<Check>,
 }
 
 #[derive(Deserialize)]
@@ -103,5 +105,15 @@ pub(super) struct Traffic {
     pub(super) hold: Option<Text>,
     pub(super) release: Option<Text>,
     pub(super) observe: Option<Text>,
+    pub(super) timeout: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Check {
+    pub(super) name: Text,
+    pub(super) sql: Text,
+    pub(super) expect: Option<Text>,
+    pub(super) value: Option<Text>,
     pub(super) timeout: Option<Text>,
 }

@@ -39,6 +39,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// How the application's traffic is held and pointed elsewhere, in this order.
     pub traffic: Vec<Traffic>,
+    /// The user's own questions to both sides, in this order.
+    pub checks: Vec<Check>,
 }
 
 /// One of the two databases.
@@ -99,6 +101,42 @@ pub struct Hooks {
     pub smoke: Option<String>,
     /// How long each may take.
     pub timeout: Duration,
+}
+
+/// A question of the user's own, asked read-only at both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name, unique within the plan.
+    pub name: String,
+    /// One query. Its names carry their schema.
+    pub sql: String,
+    /// What the answers must be.
+    pub expect: Expect,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// What both sides must answer to a [`Check`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The same rows, in any order.
+    Equal,
+    /// No row.
+    Empty,
+    /// One row with one column, which is this as text.
+    Value(String),
+}
+
+impl Expect {
+    /// The name that a plan uses.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Empty => "empty",
+            Self::Value(_) => "value",
+        }
+    }
 }
 
 /// One way in which the application's traffic is held and pointed elsewhere.

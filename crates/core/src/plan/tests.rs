@@ -92,3 +92,51 @@ fn a_files_format_is_told_from_its_name() {
     assert_eq!(format(file("settings", "format = \"toml\"").unwrap()), Format::Toml);
     assert!(file("settings", "").is_err());
 }
+
+fn with_checks(checks: &str) -> Result<Plan, PlanError> {
+    parse(&format!("{SMALLEST}{checks}"))
+}
+
+#[test]
+fn b16_checks_have_defaults_and_keep_their_order() {
+    let plan = with_checks(
+        "[[check]]\nname = \"ledger\"\nsql = \" SELECT 1 \"\n\
+         [[check]]\nname = \"orphans\"\nsql = \"SELECT 2\"\nexpect = \"empty\"\ntimeout = \"10min\"\n\
+         [[check]]\nname = \"gate\"\nsql = \"SELECT 3\"\nexpect = \"value\"\nvalue = \"${PASSWORD}\"\ntimeout = \"1ms\"",
+    );
+    let check =
+        |name: &str, sql: &str, expect: Expect, timeout: Duration| Check { name: name.to_owned(), sql: sql.to_owned(), expect, timeout };
+    let expected = [
+        check("ledger", "SELECT 1", Expect::Equal, Duration::from_secs(30)),
+        check("orphans", "SELECT 2", Expect::Empty, Duration::from_secs(600)),
+        check("gate", "SELECT 3", Expect::Value("p#w d".to_owned()), Duration::from_millis(1)),
+    ];
+    assert_eq!(plan.unwrap().checks, expected);
+    assert!(parse(SMALLEST).unwrap().checks.is_empty());
+}
+
+#[test]
+fn faults_of_checks_have_a_place_and_a_hint() {
+    const CHECK: &str = "[[check]]\nname = \"a\"\nsql = \"SELECT 1\"\n";
+    let cases = [
+        (format!("{CHECK}expect = \"equals\""), (19, 10), "can't expect `equals`", "did you mean `equal`"),
+        (format!("{CHECK}expect = \"zebra\""), (19, 10), "can't expect `zebra`", "equal, empty, value"),
+        (format!("{CHECK}expect = \"value\""), (19, 10), "has no `value`", "value = \"0\""),
+        (format!("{CHECK}value = \"0\""), (19, 9), "expects `equal`", "expect = \"value\""),
+        (format!("{CHECK}value = \"0\"\nexpect = \"empty\""), (19, 9), "expects `empty`", "leave `value` out"),
+        (format!("{CHECK}{CHECK}"), (20, 8), "two checks are named `a`", "own name"),
+        (CHECK.replace("SELECT 1", " \\n"), (18, 7), "`a` has no SQL", "one query"),
+        (CHECK.replace("\"a\"", "\" \""), (17, 8), "can't name a check", "few words"),
+        (format!("{CHECK}timeout = \"0s\""), (19, 11), "out of range", "10min"),
+        (format!("{CHECK}timeout = \"10min 1ms\""), (19, 11), "out of range", "10min"),
+        (format!("{CHECK}timout = \"1s\""), (19, 1), "unknown field `timout`", "did you mean `timeout`"),
+    ];
+    for (text, place, message, hint) in cases {
+        let error = with_checks(&text).unwrap_err();
+        assert!(error.message.contains(message), "{error}");
+        assert_eq!((error.line, error.column), place, "{error}");
+        assert!(error.hint.as_deref().unwrap_or_default().contains(hint), "{error:?}");
+    }
+    let error = with_checks("[[check]]\nname = \"a\"").unwrap_err();
+    assert!(error.message.contains("missing field `sql`"), "{error}");
+}

@@ -22,6 +22,7 @@ mod scope;
 mod session;
 mod settle;
 mod sql;
+pub mod user_check;
 
 use std::{
     fmt,

@@ -1,0 +1,289 @@
+//! The user's own checks: one query each, asked read-only at both sides.
+//!
+//! A check that expects the same answer from both sides looks three times: at the authority (a1), at the follower once
+//! it has applied the authority's position behind a1 (f), and at the authority again (a2). Where a1 and a2 are the same,
+//! f has to be the same too. Where they are not, the answer moved, and it is looked at again; one that moves each time is
+//! *inconclusive*. An answer may also move and come back between a1 and a2, as a number of running jobs does, and f be
+//! right all the same. So a difference is established when [`SEEN_DIFFERENT`] tries saw one, and f was each time an
+//! answer that the authority has given in none of them.
+//!
+//! A fixed expectation needs no second look at the authority: the follower shows each transaction whole or not at all,
+//! so what always holds at the one always holds at the other.
+
+mod ask;
+mod report;
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::{Duration, Instant},
+};
+
+use cutover_core::{
+    Side,
+    plan::{Check, Expect},
+};
+
+use self::ask::{Refused, Rows, ask};
+pub use self::report::{Answer, Report, Verdict};
+use super::{
+    Options, Role, Sides,
+    following::{Wait, Watch, insert_position},
+    session::{Pair, Session},
+};
+use crate::names::Names;
+
+/// How often both sides must be seen to answer differently, while the authority's answer does not move.
+const SEEN_DIFFERENT: u32 = 3;
+
+/// Asks both sides, and again up to `options.rechecks` times where the authority's answer moves. Writes nothing. Whatever
+/// goes wrong is in the report: where no answer came it is inconclusive, where the server refused the SQL it has failed.
+pub async fn run(check: &Check, sides: &Sides<'_>, names: &Names, options: &Options) -> Report {
+    let began = Instant::now();
+    let application = names.application("user_check");
+    let watch = sides
+        .following
+        .as_ref()
+        .map(|following| Watch::new(following, Session::new(Role::Authority, sides.authority, &application), options.patience));
+    let pair = Pair::new(sides.authority, sides.follower, &application);
+    let mut asking = Asking {
+        check,
+        pair,
+        watch,
+        authority: sides.authority_side,
+        patience: options.patience,
+        answers: [None, None],
+        refused: [None, None],
+        tries: 0,
+        given: HashSet::new(),
+        deviating: Vec::new(),
+    };
+    let (verdict, why, hint) = match asking.settle(options.rechecks.saturating_add(1)).await {
+        Ok(outcome) => (outcome.verdict, outcome.why, None),
+        Err(refused) => (refused.verdict, refused.why, refused.hint),
+    };
+    Report {
+        name: check.name.clone(),
+        verdict,
+        why,
+        hint,
+        answers: asking.answers(),
+        tries: asking.tries,
+        ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+struct Outcome {
+    verdict: Verdict,
+    why: String,
+}
+
+impl Outcome {
+    fn new(verdict: Verdict, why: impl Into<String>) -> Self {
+        Self { verdict, why: why.into() }
+    }
+}
+
+/// What one try came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    AsExpected,
+    /// Not as a fixed expectation says: at whom.
+    Unexpected(Vec<Role>),
+    Different,
+    Moved,
+}
+
+/// One check under way.
+struct Asking<'a> {
+    check: &'a Check,
+    pair: Pair,
+    /// Absent where both sides stand still.
+    watch: Option<Watch>,
+    patience: Duration,
+    authority: Side,
+    /// The last answers, of the authority and of the follower.
+    answers: [Option<Rows>; 2],
+    /// Which side refused to answer, and why.
+    refused: [Option<String>; 2],
+    tries: u32,
+    /// Hashes of what the authority has answered so far.
+    given: HashSet<u64>,
+    /// Hashes of what the follower answered where the authority's answer stood still and was another one.
+    deviating: Vec<u64>,
+}
+
+impl Asking<'_> {
+    async fn settle(&mut self, tries: u32) -> Result<Outcome, Refused> {
+        while self.tries < tries {
+            self.tries += 1;
+            match self.look().await? {
+                Seen::AsExpected => return Ok(Outcome::new(Verdict::Pass, "")),
+                Seen::Unexpected(roles) => return Ok(Outcome::new(Verdict::Fail, self.unexpected(&roles))),
+                Seen::Different if self.different() >= SEEN_DIFFERENT.min(tries) => {
+                    return Ok(Outcome::new(Verdict::Fail, "the two sides answer differently"));
+                }
+                Seen::Different | Seen::Moved => {}
+            }
+        }
+        let why = format!("the {}'s answer moved, or came and went, in each of {} tries", self.authority, self.tries);
+        Ok(Outcome::new(Verdict::Inconclusive, why))
+    }
+
+    /// In how many tries the follower gave an answer that the authority never gave.
+    fn different(&self) -> u32 {
+        let different = self.deviating.iter().filter(|answer| !self.given.contains(answer)).count();
+        u32::try_from(different).unwrap_or(u32::MAX)
+    }
+
+    /// Asks once at each side; at the authority twice where its answer could have moved meanwhile.
+    async fn look(&mut self) -> Result<Seen, Refused> {
+        let before = self.ask(Role::Authority).await?;
+        self.let_follow().await?;
+        let follower = self.ask(Role::Follower).await?;
+        if let Some(seen) = as_fixed(&self.check.expect, &before, &follower) {
+            return Ok(seen);
+        }
+        let after = self.ask(Role::Authority).await?;
+        self.given.extend([hash(&before), hash(&after)]);
+        let seen = as_each_other(&before, &follower, &after);
+        if seen == Seen::Different {
+            self.deviating.push(hash(&follower));
+        }
+        Ok(seen)
+    }
+
+    async fn ask(&mut self, role: Role) -> Result<Rows, Refused> {
+        let side = self.side(role);
+        let at = at(role);
+        self.refused[at] = None;
+        let answer = Box::pin(ask(self.pair.at(role), self.check, side)).await;
+        match &answer {
+            Ok(rows) => self.answers[at] = Some(rows.clone()),
+            Err(refused) => {
+                self.answers[at] = None;
+                self.refused[at] = Some(refused.why.clone());
+            }
+        }
+        answer
+    }
+
+    /// Waits until the follower has applied everything that the authority's answer can have shown.
+    async fn let_follow(&mut self) -> Result<(), Refused> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        let side = self.authority;
+        let lost = |error| Refused::by(&error, side, self.check);
+        let position = insert_position(&mut self.pair.authority).await.map_err(lost)?;
+        match watch.wait_past(position, self.patience * 10).await.map_err(lost)? {
+            Wait::Passed => Ok(()),
+            Wait::Stalled(why) => {
+                let hint = Some("`cutover status` shows whether the stream flows".to_owned());
+                Err(Refused { verdict: Verdict::Inconclusive, why, hint })
+            }
+        }
+    }
+
+    fn unexpected(&self, roles: &[Role]) -> String {
+        let sides: Vec<_> = Role::BOTH.into_iter().filter(|role| roles.contains(role)).map(|role| self.side(role).to_string()).collect();
+        let expected = match &self.check.expect {
+            Expect::Value(value) => format!("exactly `{value}`"),
+            Expect::Empty => "no row".to_owned(),
+            Expect::Equal => "the same rows".to_owned(),
+        };
+        format!("{expected} was expected, and not answered by the {}", sides.join(" and the "))
+    }
+
+    fn side(&self, role: Role) -> Side {
+        match role {
+            Role::Authority => self.authority,
+            Role::Follower => self.authority.other(),
+        }
+    }
+
+    /// What to show of both sides, the source first.
+    fn answers(&mut self) -> Vec<Answer> {
+        let rows = std::mem::take(&mut self.answers);
+        let mut answers = Role::BOTH.map(|role| {
+            let other = rows[at(role.other())].as_ref();
+            let refused = self.refused[at(role)].take();
+            Answer::new(self.side(role), rows[at(role)].as_ref(), other, refused)
+        });
+        answers.sort_by_key(|answer| answer.side);
+        answers.into()
+    }
+}
+
+impl Role {
+    const BOTH: [Self; 2] = [Self::Authority, Self::Follower];
+}
+
+fn at(role: Role) -> usize {
+    usize::from(role == Role::Follower)
+}
+
+/// What a fixed expectation says of two answers; nothing where the check compares them with each other.
+fn as_fixed(expect: &Expect, authority: &Rows, follower: &Rows) -> Option<Seen> {
+    let fits = |rows: &Rows| match expect {
+        Expect::Equal => None,
+        Expect::Empty => Some(rows.is_empty()),
+        Expect::Value(value) => Some(matches!(&rows[..], [row] if matches!(&row[..], [Some(only)] if only == value))),
+    };
+    let wrong: Vec<Role> = match (fits(authority)?, fits(follower)?) {
+        (true, true) => return Some(Seen::AsExpected),
+        (true, false) => vec![Role::Follower],
+        (false, true) => vec![Role::Authority],
+        (false, false) => Role::BOTH.into(),
+    };
+    Some(Seen::Unexpected(wrong))
+}
+
+fn hash(rows: &Rows) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    rows.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn as_each_other(before: &Rows, follower: &Rows, after: &Rows) -> Seen {
+    if before != after {
+        Seen::Moved
+    } else if before == follower {
+        Seen::AsExpected
+    } else {
+        Seen::Different
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(values: &[&str]) -> Rows {
+        values.iter().map(|value| vec![Some((*value).to_owned())]).collect()
+    }
+
+    #[test]
+    fn an_answer_that_moved_is_never_equal_and_never_different() {
+        let (one, two) = (rows(&["1"]), rows(&["2"]));
+        assert_eq!(as_each_other(&one, &one, &one), Seen::AsExpected);
+        assert_eq!(as_each_other(&one, &two, &one), Seen::Different);
+        assert_eq!(as_each_other(&one, &one, &two), Seen::Moved);
+        assert_eq!(as_each_other(&one, &two, &two), Seen::Moved);
+    }
+
+    #[test]
+    fn a_value_is_one_row_with_one_column_at_both_sides() {
+        let value = Expect::Value("0".to_owned());
+        assert_eq!(as_fixed(&value, &rows(&["0"]), &rows(&["0"])), Some(Seen::AsExpected));
+        for wrong in [rows(&["1"]), rows(&[]), rows(&["0", "0"]), vec![vec![None]], vec![vec![Some("0".to_owned()), None]]] {
+            assert_eq!(as_fixed(&value, &rows(&["0"]), &wrong), Some(Seen::Unexpected(vec![Role::Follower])), "{wrong:?}");
+            assert_eq!(as_fixed(&value, &wrong, &rows(&["0"])), Some(Seen::Unexpected(vec![Role::Authority])), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn empty_is_no_row_at_either_side() {
+        assert_eq!(as_fixed(&Expect::Empty, &rows(&[]), &rows(&[])), Some(Seen::AsExpected));
+        assert_eq!(as_fixed(&Expect::Empty, &vec![vec![None]], &vec![vec![None]]), Some(Seen::Unexpected(Role::BOTH.into())));
+        assert_eq!(as_fixed(&Expect::Equal, &rows(&[]), &rows(&[])), None);
+    }
+}
