@@ -13,7 +13,7 @@ use cutover_postgres::{
 
 use crate::{
     ground::{LIMIT, Pair, assert_says},
-    splitting::{ROWS, TRANSACTIONS, begun, ready, release, stand_at, take_away},
+    splitting::{HERE, ROWS, TRANSACTIONS, begun, ready, release, stand_at, take_away},
 };
 
 /// A change of the source's that waits for the parts that stand, and comes before all others.
@@ -23,9 +23,11 @@ async fn between_parts(pair: &Arc<Pair>, change: &str) -> (PgResult<Copied>, Arc
     let changes = async {
         pair.sql(Source, change).await;
     };
-    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'big'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted)";
+    let waits = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE {HERE} AND relation = 'big'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted)"
+    );
     let ((), ()) = tokio::join!(changes, async {
-        pair.wait_for(Source, waits).await;
+        pair.wait_for(Source, &waits).await;
         release(&holder).await;
     });
     let copied = tokio::time::timeout(LIMIT, copying).await.unwrap().unwrap();

@@ -178,7 +178,11 @@ async fn a_transaction_longer_than_a_lock_time_out_delays_the_copy_and_does_not_
     );
     let end = async {
         let watch = pair.session(Source).await;
-        eventually(LIMIT, || async { watch.query_opt(&waited, &[]).await.unwrap().is_some_and(|row| row.get(0)) }).await.unwrap();
+        eventually(LIMIT, || async {
+            watch.query_opt(&waited, &[]).await.unwrap().is_some_and(|row| row.get::<_, Option<bool>>(0) == Some(true))
+        })
+        .await
+        .unwrap();
         slow.batch_execute("COMMIT").await.unwrap();
     };
     let (copied, ()) = tokio::join!(pair.copy_rows(), end);

@@ -40,6 +40,9 @@ pub(crate) const ROWS: u64 = 10_000;
 /// How often a table was written to at the target: once for each part that holds rows.
 pub(crate) const TRANSACTIONS: &str = "SELECT count(DISTINCT xmin::text) FROM big";
 
+/// Locks of this database alone: other tests use the same server.
+pub(crate) const HERE: &str = "database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
 pub(crate) async fn ready(name: &str) -> Arc<Pair> {
     let pair = Pair::new(name).await;
     pair.sql(Source, SCHEMA).await;
@@ -229,7 +232,7 @@ async fn parts_are_the_snapshot_while_rows_move_and_vacuum_runs() {
 pub(crate) async fn stand_at(pair: &Pair, rows: &str) -> Client {
     let holder = pair.session(Target).await;
     let sql = format!(
-        "CREATE FUNCTION stand() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN true; END $$; \
+        "CREATE FUNCTION stand() RETURNS boolean LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN true; END $$; \
          ALTER TABLE big ADD CONSTRAINT stands CHECK (NOT ({rows}) OR stand()); SELECT pg_advisory_lock(42)"
     );
     holder.batch_execute(&sql).await.unwrap();
@@ -251,11 +254,8 @@ pub(crate) async fn begun(pair: &Arc<Pair>, standing: i64) -> (Copying, Arc<Prog
     let (shared, progress) = (Arc::clone(pair), Arc::new(Progress::default()));
     let counted = Arc::clone(&progress);
     let copying = tokio::spawn(async move { copy_rows(in_parts(&shared), counted, async |_: Snapshot| {}).await });
-    pair.wait_for(
-        Target,
-        &format!("SELECT count(*) = {standing} FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND NOT granted"),
-    )
-    .await;
+    let stand = format!("SELECT count(*) = {standing} FROM pg_locks WHERE {HERE} AND locktype = 'advisory' AND objid = 42 AND NOT granted");
+    pair.wait_for(Target, &stand).await;
     (copying, progress)
 }
 
@@ -263,7 +263,8 @@ pub(crate) async fn begun(pair: &Arc<Pair>, standing: i64) -> (Copying, Arc<Prog
 async fn all_but_one(pair: &Arc<Pair>) -> (Client, Copying) {
     let holder = stand_at(pair, "id = 5000").await;
     let (copying, progress) = begun(pair, 1).await;
-    eventually(LIMIT, || async { progress.snapshot().tables_done == 2 }).await.unwrap();
+    // A part holds some two hundred rows.
+    eventually(LIMIT, || async { progress.snapshot().tables_done == 2 && progress.snapshot().rows + 300 > ROWS }).await.unwrap();
     let stands = progress.snapshot();
     let there: i64 = pair.one(Target, "SELECT count(*) FROM big").await;
     assert!(there > 9000 && there < 10_000, "all parts but one are there: {there}");
@@ -305,11 +306,8 @@ async fn a_truncation_that_was_given_up_while_it_waited_empties_nothing_later() 
     reader.batch_execute("BEGIN; SELECT FROM big").await.unwrap();
     let shared = Arc::clone(&pair);
     let copying = tokio::spawn(async move { copy_rows(in_parts(&shared), Arc::default(), async |_: Snapshot| {}).await });
-    pair.wait_for(
-        Target,
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'big'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted)",
-    )
-    .await;
+    pair.wait_for(Target, &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE {HERE} AND relation = 'big'::regclass AND NOT granted)"))
+        .await;
     copying.abort();
     assert!(copying.await.unwrap_err().is_cancelled());
     reader.batch_execute("COMMIT").await.unwrap();
@@ -341,9 +339,9 @@ async fn a_driver_with_an_older_epoch_copies_no_further_part() {
     let holder = stand_at(&pair, "id % 500 = 0").await;
     let (copying, _) = begun(&pair, 3).await;
     let mut newer = pair.driver(Target).await;
-    let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 1000 AND NOT granted)";
+    let waits = format!("SELECT EXISTS (SELECT FROM pg_locks WHERE {HERE} AND locktype = 'advisory' AND objid = 1000 AND NOT granted)");
     let (taken_over, ()) = tokio::join!(gate::guard(&mut newer, EPOCH + 1), async {
-        pair.wait_for(Target, waits).await;
+        pair.wait_for(Target, &waits).await;
         release(&holder).await;
     });
     taken_over.unwrap();
