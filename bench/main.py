@@ -11,13 +11,21 @@ import time
 
 import bench_copy
 import bench_gate
+import bench_impact
 import bench_pause
 import bench_verify
 from figures import markdown
 from servers import bouncer_program, said_version, tools
 from stage import Stage
 
-BENCHES = {"pause": bench_pause.bench, "gate": bench_gate.bench, "copy": bench_copy.bench, "verify": bench_verify.bench}
+BENCHES = {
+    "pause": bench_pause.bench,
+    "gate": bench_gate.bench,
+    "copy": bench_copy.dominated,
+    "copy_many": bench_copy.many,
+    "verify": bench_verify.bench,
+    "impact": bench_impact.bench,
+}
 
 
 def main():

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Measures cutover against its peers on throwaway servers, and writes bench/RESULTS.md and bench/results.json.
-# usage: bench/run.sh [pause|gate|copy|verify…] [--quick]
+# usage: bench/run.sh [pause|gate|copy|copy_many|verify|impact…] [--quick] [--peers]; --peers fetches data-diff from PyPI
 # CUTOVER_BIN measures a binary that is built already; CUTOVER_SERVERS names the folder of scripts/servers.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 
-names=() quick=()
+names=() quick=() peers=
 for argument; do
   case $argument in
     --quick) quick=(--quick) ;;
-    pause | gate | copy | verify) names+=("$argument") ;;
+    --peers) peers=1 ;;
+    pause | gate | copy | copy_many | verify | impact) names+=("$argument") ;;
     -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
-    *) printf 'error: no bench is called %s\n\nhint: pause, gate, copy, verify; --quick for fewer runs\n' "$argument" >&2; exit 2 ;;
+    *) printf 'error: no bench is called %s\n\nhint: pause, gate, copy, copy_many, verify, impact; --quick for fewer runs\n' "$argument" >&2; exit 2 ;;
   esac
 done
 
@@ -20,6 +21,16 @@ if [ -z "${CUTOVER_BIN:-}" ]; then
   cargo build --release --locked -p cutover-cli
   CUTOVER_BIN=${CARGO_TARGET_DIR:-$root/target}/release/cutover
 fi
+
+# data-diff's command wants all of dbt; what is compared here is its library, which does not.
+data_diff=${CUTOVER_SERVERS:-$root/.servers}/peers/data-diff
+if [ -n "$peers" ] && [ ! -e "$data_diff/.done" ]; then
+  python3 -m venv "$data_diff"
+  "$data_diff/bin/pip" install -q --no-deps 'data-diff==0.11.2' 'dsnparse<0.2'
+  "$data_diff/bin/pip" install -q psycopg2-binary runtype click rich toml 'mashumaro[msgpack]<3.11' attrs tabulate requests keyring pydantic packaging typing-extensions
+  touch "$data_diff/.done"
+fi
+[ -e "$data_diff/.done" ] || data_diff=
 
 # PostgreSQL refuses root, so everything below runs as somebody else.
 as=()
@@ -51,7 +62,7 @@ trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
 "${as[@]}" env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME="$work" LC_ALL=C.UTF-8 TZ=UTC PYTHONDONTWRITEBYTECODE=1 \
-  CUTOVER_BIN="$CUTOVER_BIN" CUTOVER_SERVERS="${CUTOVER_SERVERS:-$root/.servers}" CUTOVER_COMMIT="${CUTOVER_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}" \
+  CUTOVER_BIN="$CUTOVER_BIN" CUTOVER_DATA_DIFF="${data_diff:+$data_diff/bin/python}" CUTOVER_SERVERS="${CUTOVER_SERVERS:-$root/.servers}" CUTOVER_COMMIT="${CUTOVER_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}" \
   python3 "$root/bench/main.py" --work "$work" --before "$root/bench/results.json" "${quick[@]}" "${names[@]}" &
 runner=$!
 wait "$runner"

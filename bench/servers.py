@@ -152,6 +152,20 @@ class Cluster:
         with open(f"{self.data}/postmaster.pid", encoding="utf-8") as file:
             return int(file.readline())
 
+    def cpu_s(self):
+        """Seconds of CPU that its processes have used, ended ones included."""
+        postmaster, ticks = self.pid(), 0
+        for path in glob.glob("/proc/[0-9]*/stat"):
+            try:
+                with open(path, encoding="utf-8") as file:
+                    # The second field, the program's name, may hold blanks.
+                    fields = file.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(path.split("/")[2]) == postmaster or int(fields[1]) == postmaster:
+                ticks += sum(map(int, fields[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def destroy(self):
         """Ends it at once, and with it its folder."""
         if os.path.exists(f"{self.data}/postmaster.pid"):

@@ -3,10 +3,10 @@
 import contextlib
 import os
 
-from load import fill
+from load import empty, fill
 from product import Cutover
 from quiet import Quiet
-from servers import Bouncer, Cluster, installs, run, together, tools
+from servers import Bouncer, Cluster, installs, together
 
 
 class Stage:
@@ -30,11 +30,11 @@ class Stage:
         return f"{self.work}/{self.made:03}-{name}"
 
     @contextlib.contextmanager
-    def clusters(self, scale):
-        """A source with pgbench's tables and a target with an empty database, for one run."""
+    def clusters(self, size, fill=fill):
+        """A source that was filled, with pgbench's tables unless told otherwise, and a target with an empty database, for one run."""
         made = []
         try:
-            source, target = self.template("source", scale), self.template("target", 0)
+            source, target = self.template("source", fill, size), self.template("target", empty, 0)
             names = [os.path.basename(self.folder(side)) for side in ("source", "target")]
             made += together(
                 lambda: Cluster(self.work, names[0], self.bins["source"], source), lambda: Cluster(self.work, names[1], self.bins["target"], target)
@@ -54,18 +54,16 @@ class Stage:
         finally:
             bouncer.destroy()
 
-    def cutover(self, source, target, bouncer=None):
-        return Cutover(self.folder("plan"), source, target, bouncer)
+    def cutover(self, source, target, bouncer=None, more=""):
+        """`more` is added to the plan."""
+        return Cutover(self.folder("plan"), source, target, bouncer, more)
 
-    def template(self, side, scale):
+    def template(self, side, fill, size):
         """The data folder of a stopped server to copy."""
-        name = f"template-{side}-{scale}"
+        name = f"template-{side}-{fill.__name__}-{size}"
         if name not in self.templates:
             cluster = Cluster(self.work, name, self.bins[side])
-            if scale:
-                fill(cluster, scale)
-            else:
-                run([f"{tools()}/psql", "-Xq", "-d", cluster.url("postgres"), "-c", "CREATE DATABASE bench"])
+            fill(cluster, size)
             cluster.stop()
             self.templates[name] = cluster.data
         return self.templates[name]
