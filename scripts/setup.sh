@@ -19,6 +19,7 @@ main() {
   fi
   need_rust
   bash scripts/servers.sh
+  sh scripts/samples.sh
 }
 
 look() {

@@ -12,7 +12,7 @@ use crate::{
     connect::{Purpose, connect},
     gate,
     names::{Names, ident},
-    pool::work_through,
+    pool::{share_out, work_through},
     schema::{Dump, Section, major},
 };
 
@@ -58,16 +58,26 @@ pub async fn build(
         entries(&dump.sql(Section::PostData).await?).into_iter().partition(|entry| matches!(entry.kind.as_str(), "INDEX" | "CONSTRAINT"));
     others.extend(entries(&dump.sql(Section::Privileges).await?));
     let (index_count, other_count) = (indexes.len(), others.len());
-    work_through(target, &application, jobs, indexes, move |client, entry| define(client, entry, epoch)).await?;
-    work_through(target, &application, 1, others, move |client, entry| define(client, entry, epoch)).await?;
+    let open = {
+        let (target, application) = (target.clone(), application.clone());
+        move || builder(target.clone(), application.clone())
+    };
+    share_out(jobs, indexes, open.clone(), move |client, entry| define(client, entry, epoch)).await?;
+    share_out(1, others, open, move |client, entry| define(client, entry, epoch)).await?;
     let views = refresh_views(source, client, names, epoch).await?;
     analyze(target, &application, jobs).await?;
     Ok(Built { indexes: index_count, others: other_count, materialized_views: views, seconds: begun.elapsed().as_secs_f64() })
 }
 
+/// A session that the target's gate lets pass, for all that it builds.
+async fn builder(target: DatabaseUrl, application: String) -> PgResult<Client> {
+    let client = connect(&target, &Purpose::unbounded(&application)).await?;
+    gate::let_pass(&client, "indexes").await?;
+    Ok(client)
+}
+
 async fn define(mut client: Client, entry: Entry, epoch: u64) -> PgResult<Client> {
     let doing = format!("building {} {}", entry.kind.to_lowercase(), entry.name);
-    gate::let_pass(&client, "indexes").await?;
     let transaction = gate::guarded(&mut client, epoch).await?;
     let settings = "SET LOCAL lock_timeout = 0; SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL search_path = ''";
     let failed = |error| PgError::sql(&doing, error);
@@ -81,18 +91,26 @@ async fn define(mut client: Client, entry: Entry, epoch: u64) -> PgResult<Client
 }
 
 fn exists_already(error: &tokio_postgres::Error) -> bool {
+    // A function comes with the second section where it needs a key.
+    let duplicates = [SqlState::DUPLICATE_OBJECT, SqlState::DUPLICATE_TABLE, SqlState::DUPLICATE_FUNCTION];
     let second_primary_key = error.code() == Some(&SqlState::INVALID_TABLE_DEFINITION)
         && error.as_db_error().is_some_and(|db| db.message().contains("multiple primary keys"));
-    second_primary_key || matches!(error.code(), Some(code) if *code == SqlState::DUPLICATE_OBJECT || *code == SqlState::DUPLICATE_TABLE)
+    second_primary_key || error.code().is_some_and(|code| duplicates.contains(code))
 }
 
 /// Splits a section at the headers that `pg_restore` writes: `-- Name: …; Type: …; Schema: …; Owner: …`. The tablespace
-/// is set before the header, and holds until another is.
+/// is set before the header, and holds until another is. Inside quotes the same words are a user's text.
 fn entries(sql: &str) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut tablespace = String::new();
+    let mut quote = None;
     for line in sql.lines() {
-        if line.starts_with(TABLESPACE) {
+        let quoted = quote.is_some();
+        quote = quote_after(quote, line);
+        if let Some(entry) = entries.last_mut().filter(|_| quoted) {
+            entry.sql.push_str(line);
+            entry.sql.push('\n');
+        } else if line.starts_with(TABLESPACE) {
             tablespace = format!("{}\n", line.replacen("SET ", "SET LOCAL ", 1));
         } else if let Some((name, kind)) = header(line) {
             entries.push(Entry { name: name.to_owned(), kind: kind.to_owned(), sql: tablespace.clone() });
@@ -102,6 +120,19 @@ fn entries(sql: &str) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// The quote that is open behind a line. A doubled quote closes and opens again; the server doubles backslashes too, so
+/// none hides a quote. A line that is a comment may hold anything.
+fn quote_after(before: Option<char>, line: &str) -> Option<char> {
+    if before.is_none() && line.starts_with("--") {
+        return None;
+    }
+    line.chars().fold(before, |open, c| match (open, c) {
+        (None, '\'' | '"') => Some(c),
+        (Some(quote), _) if quote == c => None,
+        _ => open,
+    })
 }
 
 /// How a line begins that says where what follows is stored.
@@ -173,5 +204,20 @@ mod tests {
         assert!(entries[1].sql.contains("CREATE INDEX i"));
         assert!(entries[0].sql.starts_with("SET LOCAL default_tablespace = '';"), "{}", entries[0].sql);
         assert!(entries[1].sql.starts_with("SET LOCAL default_tablespace = fast;"), "{}", entries[1].sql);
+    }
+
+    #[test]
+    fn a_text_that_says_the_same_words_stays_whole() {
+        let forged = "it''s \\\\\n--\n-- Name: forged; Type: INDEX; Schema: s; Owner: o\n--\nSET default_tablespace = nowhere;\n-- x";
+        let sql = format!(
+            "--\n-- Name: it's \"odd; Type: INDEX; Schema: s; Owner: o\n--\n\nCREATE INDEX \"it's \"\"odd\" ON s.t (v) WHERE v <> E'{forged}';\n\n\n\
+             --\n-- Name: INDEX i; Type: COMMENT; Schema: s; Owner: o\n--\n\nCOMMENT ON INDEX i IS '{forged}';\n\n\n\
+             --\n-- Name: j; Type: INDEX; Schema: s; Owner: o\n--\n\nCREATE INDEX j ON s.t (v);\n"
+        );
+        let entries = entries(&sql);
+        let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+        assert_eq!(kinds, ["INDEX", "COMMENT", "INDEX"]);
+        assert!(entries[0].sql.contains(forged) && entries[1].sql.contains(forged));
+        assert_eq!(entries[2].sql.trim(), "CREATE INDEX j ON s.t (v);");
     }
 }

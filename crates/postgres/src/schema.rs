@@ -1,6 +1,6 @@
 //! Definitions: read from the source with `pg_dump`, written to the target in two sections, before and after the rows.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use cutover_core::plan::DatabaseUrl;
 use tempfile::TempDir;
@@ -14,13 +14,19 @@ use crate::{
     tools::Tools,
 };
 
-/// What a user's database can hold that a dump should not carry over: ours.
-const OURS: [&str; 3] = [" cutover_gate ", " cutover_ddl_gate ", " cutover_arm_new_table "];
+/// What a dump should not carry over: triggers of ours. A user's table may have the same name as one of them, so they are
+/// told by what identifies them in a dump's list, catalogue and OID.
+const OURS_SQL: &str = "SELECT pg_catalog.concat_ws(' ', tableoid::oid, oid) FROM pg_catalog.pg_trigger \
+         WHERE tgfoid = pg_catalog.to_regprocedure('cutover.pass_gate()') \
+     UNION ALL SELECT pg_catalog.concat_ws(' ', e.tableoid::oid, e.oid) FROM pg_catalog.pg_event_trigger e \
+         JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace = pg_catalog.to_regnamespace('cutover')";
 
 /// The definitions of a database, in a file that goes with this value.
 pub(crate) struct Dump {
     tools: Tools,
     folder: TempDir,
+    /// Catalogue and OID of what is ours.
+    ours: HashSet<String>,
 }
 
 /// A section of a dump.
@@ -62,7 +68,7 @@ impl Dump {
         let tools = Tools::find(major(&client).await?, writes, tools).await?;
         let folder =
             TempDir::with_prefix("cutover-schema-").map_err(|source| PgError::Io { doing: "making a temporary folder".into(), source })?;
-        let dump = Self { tools, folder };
+        let mut dump = Self { tools, folder, ours: HashSet::new() };
         let file = dump.file("dump");
         let arguments = [
             "--format=custom",
@@ -75,6 +81,9 @@ impl Dump {
             &file,
         ];
         dump.tools.run("pg_dump", source, &arguments, None).await?;
+        // Afterwards: what the dump holds of ours was there then, or is still.
+        let rows = client.query(OURS_SQL, &[]).await.map_err(|error| PgError::sql("looking for gates", error))?;
+        dump.ours = rows.iter().map(|row| row.get(0)).collect();
         Ok(dump)
     }
 
@@ -86,15 +95,21 @@ impl Dump {
     pub(crate) async fn sql(&self, section: Section) -> PgResult<String> {
         let (dump, list) = (self.file("dump"), self.file("list"));
         let entries = self.tools.run_offline("pg_restore", &["--list", &dump], None).await?;
-        let ours = |line: &str| OURS.iter().any(|ours| line.contains(ours));
-        let listed = std::str::from_utf8(&entries).unwrap_or_default().lines();
-        let wanted: Vec<&str> = listed.filter(|line| !ours(line) && section.holds(line)).collect();
+        let listed = std::str::from_utf8(&entries).map_err(|_| PgError::Mismatch("the dump's list is not UTF-8".to_owned()))?.lines();
+        let wanted: Vec<&str> =
+            listed.filter(|line| !identity(line).is_some_and(|id| self.ours.contains(&id)) && section.holds(line)).collect();
         tokio::fs::write(&list, wanted.join("\n")).await.map_err(|source| PgError::Io { doing: format!("writing {list}"), source })?;
         let file = format!("--use-list={list}");
         let arguments: Vec<&str> = section.argument().into_iter().chain([file.as_str(), "--file=-", &dump]).collect();
         let sql = self.tools.run_offline("pg_restore", &arguments, None).await?;
         String::from_utf8(sql).map(|sql| understood(&sql)).map_err(|_| PgError::Mismatch("the dump is not UTF-8".to_owned()))
     }
+}
+
+/// Catalogue and OID of what this line lists: `1259 16390` of `216; 1259 16390 TABLE public t owner`.
+fn identity(line: &str) -> Option<String> {
+    let mut words = line.split_once("; ")?.1.splitn(3, ' ');
+    Some(format!("{} {}", words.next()?, words.next()?))
 }
 
 /// Leaves out what only psql, or only a newer server, understands: that stands before the first definition and after the
@@ -172,7 +187,7 @@ async fn refuse_strange_tables(target: &Client) -> PgResult<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Section, understood};
+    use super::{Section, identity, understood};
 
     #[test]
     fn what_only_psql_understands_is_left_out() {
@@ -193,6 +208,12 @@ mod tests {
         let held = |section: Section| lines.map(|line| section.holds(line));
         assert_eq!(held(Section::Privileges), [true, false, false, false]);
         assert_eq!(held(Section::PreData), [false, true, true, true]);
+    }
+
+    #[test]
+    fn a_line_of_the_list_says_which_object_it_is() {
+        assert_eq!(identity("216; 1259 16390 TABLE public cutover_gate owner").as_deref(), Some("1259 16390"));
+        assert_eq!(identity("; Archive created at 2026-01-01"), None);
     }
 
     #[test]

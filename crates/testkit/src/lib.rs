@@ -6,6 +6,7 @@
 
 pub mod bank;
 mod cluster;
+pub mod compare;
 mod connection;
 #[cfg(feature = "encryption")]
 mod encryption;
@@ -15,6 +16,7 @@ mod pgbouncer;
 mod ports;
 mod process;
 mod proxy;
+pub mod schemas;
 mod servers;
 mod wait;
 
@@ -25,5 +27,5 @@ pub use error::{Error, Result};
 pub use options::{Auth, ClusterOptions};
 pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};
 pub use proxy::Proxy;
-pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers};
-pub use wait::{Attempt, Seed, eventually, rounds};
+pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers, sample};
+pub use wait::{Attempt, Seed, eventually, rounds, tables};

@@ -69,6 +69,19 @@ pub fn newest_tools() -> Result<PathBuf> {
     })
 }
 
+/// A file of a Debian package that `scripts/samples.sh` has unpacked: the schema of a real application. None where the
+/// package is not to be had; then a test leaves it out and says so.
+///
+/// # Errors
+/// [`Error::NotInstalled`] if it is not there though `$CI` is set: there nothing is left out.
+pub fn sample(package: &str, file: &str) -> Result<Option<PathBuf>> {
+    let found = folders().into_iter().map(|folder| folder.join("samples").join(package).join(file)).find(|path| path.is_file());
+    if found.is_none() && std::env::var_os("CI").is_some() {
+        return Err(Error::NotInstalled { what: format!("{file} of {package}"), hint: "run scripts/samples.sh".to_owned() });
+    }
+    Ok(found)
+}
+
 /// Every version of `PgBouncer` that can be started here, oldest first.
 #[must_use]
 pub fn pgbouncers() -> Vec<PgBouncerInstall> {

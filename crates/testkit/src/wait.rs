@@ -123,6 +123,12 @@ pub fn rounds(otherwise: u32) -> u32 {
     std::env::var("CUTOVER_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+/// How many tables a test of many makes: `$CUTOVER_TABLES`, or so many.
+#[must_use]
+pub fn tables(otherwise: u32) -> u32 {
+    std::env::var("CUTOVER_TABLES").ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,13 +2,17 @@
 
 #![cfg(test)]
 
+mod awkward;
 mod campaign;
 mod checks;
+mod contrib;
 mod controllers;
 mod faults;
 mod following;
 mod known;
+mod many;
 mod recovery;
+mod samples;
 mod set_ups;
 mod there_and_back;
 mod trouble;

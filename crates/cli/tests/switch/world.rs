@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 use cutover_testkit::{
     Auth, Cluster, ClusterOptions, Db, PgBouncer, PgBouncerInstall, PgBouncerOptions, PoolMode, Proxy, Seed,
     bank::{self, BankOptions, History, Load, LoadOptions, Verdict, check_history},
-    eventually, install, pgbouncer,
+    compare, eventually, install, pgbouncer,
 };
 use tokio::process::{Child, Command};
 
@@ -240,6 +240,16 @@ impl World {
             panic!("{arguments:?} ended with {status} before `{entry}`: {:?}", child.wait_with_output().await);
         }
         Stopped { child }
+    }
+
+    /// Does what preflight's errors say with SQL, where they say it.
+    pub(crate) async fn mend(&self) {
+        let answer = self.cutover(&["check", "--output", "json"]).await.json();
+        let blocking = answer["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] == "error");
+        for fix in blocking.filter_map(|finding| finding["fix"]["sql"].as_object()) {
+            let cluster = if fix["side"] == "source" { &self.source } else { &self.target };
+            compare::script(cluster, DATABASE, fix["text"].as_str().unwrap()).await.unwrap();
+        }
     }
 
     /// Copied, following, verified.

@@ -1,6 +1,9 @@
 //! What was defined at one side only, because definitions are not replicated.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use serde::Serialize;
 use tokio_postgres::Client;
@@ -79,7 +82,8 @@ pub async fn drift(origin: &Client, destination: &Client) -> PgResult<Vec<Drift>
     }
     drift.extend(there.keys().filter(|name| !here.contains_key(*name)).map(|name| Drift::TableExtra { table: name.to_string() }));
     let (sequences, others) = (catalogue::sequences(origin).await?, catalogue::sequences(destination).await?);
-    let lacking = sequences.iter().filter(|sequence| !others.iter().any(|other| other.name == sequence.name));
+    let others: HashSet<_> = others.iter().map(|other| &other.name).collect();
+    let lacking = sequences.iter().filter(|sequence| !others.contains(&sequence.name));
     drift.extend(lacking.map(|sequence| Drift::SequenceMissing { sequence: sequence.name.to_string() }));
     Ok(drift)
 }

@@ -22,6 +22,7 @@ const WATCHED: &[&str] = &[
     "idle_session_timeout",
     "max_active_replication_origins",
     "max_connections",
+    "max_locks_per_transaction",
     "max_logical_replication_workers",
     "max_prepared_transactions",
     "max_replication_slots",

@@ -22,10 +22,10 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     v_table oid;
 BEGIN
-    FOR v_table IN
-        SELECT u.table_oid FROM pg_event_trigger_ddl_commands() d JOIN cutover.unarmed_tables() u ON u.table_oid = d.objid
-         WHERE d.classid = 'pg_class'::regclass
+    -- One by one: a look through all tables for each new one would be felt where there are thousands.
+    FOR v_table IN SELECT d.objid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass
     LOOP
+        CONTINUE WHEN NOT EXISTS (SELECT FROM cutover.unarmed u WHERE u.table_oid = v_table);
         EXECUTE format('CREATE TRIGGER cutover_gate BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
                        'FOR EACH STATEMENT EXECUTE FUNCTION cutover.pass_gate()', v_table::regclass);
     END LOOP;

@@ -172,13 +172,17 @@ $$;
 REVOKE ALL ON FUNCTION cutover.move_gate(bigint, boolean) FROM PUBLIC;
 
 -- The user's tables that have no gate before them, or one that is switched off.
-CREATE OR REPLACE FUNCTION cutover.unarmed_tables() RETURNS TABLE (table_oid oid, table_name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
-    SELECT c.oid, format('%I.%I', n.nspname, c.relname)
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+CREATE OR REPLACE VIEW cutover.unarmed AS
+    SELECT c.oid AS table_oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS table_name
+      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
        AND n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'pg_toast', 'cutover']::name[]) AND n.nspname !~ '^pg_(toast_)?temp_'
-       AND NOT EXISTS (SELECT FROM pg_depend x WHERE x.classid = 'pg_class'::regclass AND x.objid = c.oid AND x.deptype = 'e')
-       AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'cutover_gate' AND t.tgenabled = 'O')
-     ORDER BY 2;
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend x
+                        WHERE x.classid = 'pg_catalog.pg_class'::regclass AND x.objid = c.oid AND x.deptype = 'e')
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'cutover_gate' AND t.tgenabled = 'O');
+GRANT SELECT ON cutover.unarmed TO PUBLIC;
+
+CREATE OR REPLACE FUNCTION cutover.unarmed_tables() RETURNS TABLE (table_oid oid, table_name text)
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT u.table_oid, u.table_name FROM cutover.unarmed u ORDER BY 2;
 $$;

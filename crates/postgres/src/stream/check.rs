@@ -1,11 +1,14 @@
 //! What keeps a stream from carrying everything.
 
+use std::collections::{BTreeSet, HashSet};
+
 use cutover_core::Stream;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::publication::{published, wanted_tables};
+use super::publication::{published, unwanted, wanted_tables};
 use crate::{
-    PgError, PgResult, catalogue,
+    PgError, PgResult,
+    catalogue::{self, QualifiedName},
     names::{Names, ident},
 };
 
@@ -20,15 +23,16 @@ pub async fn check(origin: &Client, destination: &Client, names: &Names, stream:
     let wanted = wanted_tables(origin, destination, stream).await?;
     let present = published(origin, &publication).await?.unwrap_or_default();
     problems.extend(
-        wanted.iter().filter(|table| !present.contains(table)).map(|table| format!("{table} is not published at the {}", stream.origin())),
+        wanted.iter().filter(|table| !present.contains(*table)).map(|table| format!("{table} is not published at the {}", stream.origin())),
     );
-    problems.extend(present.iter().filter(|table| !wanted.contains(table)).map(|table| format!("{table} is published and should not be")));
+    problems.extend(unwanted(present.iter(), &wanted).iter().map(|table| format!("{table} is published and should not be")));
     problems.extend(replicating(destination, names, stream, &present).await?);
     problems.extend(flowing(origin, names, stream).await?);
     if stream == Stream::Forward {
         let here = catalogue::sequences(origin).await?;
         let there = catalogue::sequences(destination).await?;
-        let lacking = here.iter().filter(|sequence| !there.iter().any(|other| other.name == sequence.name));
+        let there: HashSet<&QualifiedName> = there.iter().map(|sequence| &sequence.name).collect();
+        let lacking = here.iter().filter(|sequence| !there.contains(&sequence.name));
         problems.extend(lacking.map(|sequence| format!("the {} has no sequence {}", stream.destination(), sequence.name)));
     }
     Ok(problems)
@@ -70,7 +74,12 @@ pub async fn holding_rows(client: &Client, tables: Vec<String>) -> PgResult<Vec<
 }
 
 /// Every published table must be in state `r` at the destination.
-pub(super) async fn replicating(destination: &Client, names: &Names, stream: Stream, published: &[String]) -> PgResult<Vec<String>> {
+pub(super) async fn replicating(
+    destination: &Client,
+    names: &Names,
+    stream: Stream,
+    published: &BTreeSet<String>,
+) -> PgResult<Vec<String>> {
     let sql = "SELECT n.nspname::text, c.relname::text, r.srsubstate::text FROM pg_catalog.pg_subscription s \
          JOIN pg_catalog.pg_subscription_rel r ON r.srsubid = s.oid JOIN pg_catalog.pg_class c ON c.oid = r.srrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE s.subname = $1";

@@ -1,5 +1,7 @@
 //! The publication: which tables a stream carries.
 
+use std::collections::{BTreeSet, HashSet};
+
 use cutover_core::Stream;
 use tokio_postgres::Client;
 
@@ -24,8 +26,8 @@ pub async fn publish(origin: &mut Client, destination: &Client, names: &Names, s
     let transaction = gate::guarded(origin, epoch).await?;
     let failed = |error| PgError::sql(doing, error);
     let missing: Vec<String> =
-        wanted.iter().filter(|table| present.as_ref().is_none_or(|present| !present.contains(table))).cloned().collect();
-    let extra: Vec<String> = present.iter().flatten().filter(|table| !wanted.contains(table)).cloned().collect();
+        wanted.iter().filter(|table| present.as_ref().is_none_or(|present| !present.contains(*table))).cloned().collect();
+    let extra: Vec<String> = unwanted(present.iter().flatten(), &wanted);
     if present.is_none() {
         transaction.batch_execute(&sql_publish(names, stream)).await.map_err(failed)?;
     }
@@ -42,6 +44,12 @@ pub async fn publish(origin: &mut Client, destination: &Client, names: &Names, s
     Ok(changes.collect())
 }
 
+/// Of the tables that are published, those that should not be.
+pub(super) fn unwanted<'a>(published: impl Iterator<Item = &'a String>, wanted: &[String]) -> Vec<String> {
+    let wanted: HashSet<&String> = wanted.iter().collect();
+    published.filter(|table| !wanted.contains(table)).cloned().collect()
+}
+
 fn only(tables: &[String]) -> String {
     tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ")
 }
@@ -51,7 +59,7 @@ fn only(tables: &[String]) -> String {
 pub(super) async fn wanted_tables(origin: &Client, destination: &Client, stream: Stream) -> PgResult<Vec<String>> {
     let mut tables = row_tables(origin).await?;
     if stream == Stream::Reverse {
-        let there = row_tables(destination).await?;
+        let there: HashSet<String> = row_tables(destination).await?.into_iter().collect();
         tables.retain(|table| there.contains(table));
     }
     tables.push("\"cutover\".\"marker\"".to_owned());
@@ -63,7 +71,7 @@ pub(super) async fn wanted_tables(origin: &Client, destination: &Client, stream:
 /// # Errors
 /// [`PgError::Sql`].
 pub async fn missing(origin: &Client, destination: &Client) -> PgResult<Vec<String>> {
-    let there = row_tables(destination).await?;
+    let there: HashSet<String> = row_tables(destination).await?.into_iter().collect();
     Ok(row_tables(origin).await?.into_iter().filter(|table| !there.contains(table)).collect())
 }
 
@@ -73,7 +81,7 @@ async fn row_tables(client: &Client) -> PgResult<Vec<String>> {
 }
 
 /// The tables of a publication, quoted; none where it does not exist.
-pub(crate) async fn published(client: &Client, publication: &str) -> PgResult<Option<Vec<String>>> {
+pub(crate) async fn published(client: &Client, publication: &str) -> PgResult<Option<BTreeSet<String>>> {
     let failed = |error| PgError::sql("reading the publication", error);
     if client.query_opt("SELECT FROM pg_catalog.pg_publication WHERE pubname = $1", &[&publication]).await.map_err(failed)?.is_none() {
         return Ok(None);

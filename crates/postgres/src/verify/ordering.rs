@@ -9,15 +9,45 @@
 use std::collections::HashMap;
 
 use super::session::{Query, Session};
-use crate::PgResult;
+use crate::{PgResult, names::ident};
 
 /// What a column is compared by, at one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ColumnOrder {
-    /// The schema of its type's comparison operators.
-    pub(super) operator_schema: String,
+    /// Its type's comparison operators.
+    pub(super) operators: Operators,
     /// What its order depends on.
     pub(super) order: Order,
+}
+
+/// The operators that a type is sorted by. An extension's are not in `pg_catalog`, and may have names of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Operators {
+    schema: String,
+    /// In the order of [`STANDARD`].
+    names: Vec<String>,
+}
+
+/// What they are called almost everywhere, in the order of a B-tree's strategies.
+const STANDARD: [&str; 5] = ["<", "<=", "=", ">=", ">"];
+
+impl Operators {
+    /// With the usual names, in this schema.
+    pub(super) fn of(schema: &str) -> Self {
+        Self { schema: schema.to_owned(), names: STANDARD.map(str::to_owned).to_vec() }
+    }
+
+    /// As a query has found them: the five names, then the schema.
+    fn found(mut found: Vec<String>) -> Option<Self> {
+        let schema = found.pop()?;
+        (found.len() == STANDARD.len()).then_some(Self { schema, names: found })
+    }
+
+    /// The operator that does what the usual one does, for SQL.
+    pub(super) fn sql(&self, usual: &str) -> String {
+        let name = STANDARD.iter().position(|standard| *standard == usual).map_or(usual, |at| self.names[at].as_str());
+        format!("OPERATOR({}.{name})", ident(&self.schema))
+    }
 }
 
 /// What the order of a column depends on.
@@ -48,7 +78,7 @@ pub(super) async fn orders(session: &mut Session) -> PgResult<Orders> {
     let order = |row: &tokio_postgres::Row| {
         let text = |at: usize| row.get::<_, Option<String>>(at);
         let column = ColumnOrder {
-            operator_schema: text(2).unwrap_or_else(|| "pg_catalog".to_owned()),
+            operators: row.get::<_, Option<Vec<String>>>(2).and_then(Operators::found).unwrap_or_else(|| Operators::of("pg_catalog")),
             order: order(row.get(3), text(4).as_deref(), text(5).as_deref(), text(6).as_deref(), row.get(7)),
         };
         ((row.get(0), row.get(1)), column)
@@ -80,7 +110,7 @@ async fn server_version(session: &mut Session) -> PgResult<i32> {
     Ok(rows.first().map_or(0, |row| row.get(0)))
 }
 
-/// `oid, text, operator schema, hidden, provider, locale, version, deterministic`. The catalogue's columns differ by
+/// `oid, text, operators, hidden, provider, locale, version, deterministic`. The catalogue's columns differ by
 /// version, so a row of it is read as JSON.
 fn sql(server_version: i32) -> String {
     let default_version = if server_version >= 150_000 {
@@ -91,12 +121,15 @@ fn sql(server_version: i32) -> String {
     };
     format!(
         "SELECT a.attrelid, a.attname::text, \
-             CASE WHEN t.oid >= 16384 THEN (SELECT n.nspname::text FROM pg_catalog.pg_opclass k \
+             CASE WHEN t.oid >= 16384 THEN (SELECT pg_catalog.array_agg(o.oprname::text ORDER BY m.amopstrategy) || pg_catalog.min(n.nspname::text) \
+                 FROM pg_catalog.pg_opclass k \
                  JOIN pg_catalog.pg_amop m ON m.amopfamily = k.opcfamily AND m.amoplefttype = k.opcintype AND m.amoprighttype = k.opcintype \
-                     AND m.amopstrategy = 3 \
                  JOIN pg_catalog.pg_operator o ON o.oid = m.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace \
                  JOIN pg_catalog.pg_am h ON h.oid = k.opcmethod AND h.amname = 'btree' \
-                 WHERE k.opcdefault AND k.opcintype = COALESCE(NULLIF(t.typbasetype, 0), t.oid)) END, \
+                 WHERE k.opcdefault AND k.opcintype = (WITH RECURSIVE base (oid, next) AS (SELECT t.oid, t.typbasetype \
+                     UNION ALL SELECT b.oid, b.typbasetype FROM base JOIN pg_catalog.pg_type b ON b.oid = base.next) \
+                     SELECT base.oid FROM base WHERE base.next = 0) \
+                 HAVING pg_catalog.count(*) = 5) END, \
              t.typtype = 'c' OR (t.typtype IN ('r', 'm') AND t.oid >= 16384), \
              CASE WHEN t.typtype = 'e' THEN 'enum' \
              WHEN c.oid = 100 THEN COALESCE(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') ELSE c.collprovider::text END, \
@@ -136,6 +169,15 @@ mod tests {
         assert!(!english.is_shared_with(&c));
         let unversioned = order("c", "en_US.UTF-8", None);
         assert!(!unversioned.is_shared_with(&unversioned));
+    }
+
+    #[test]
+    fn an_extension_may_call_its_operators_as_it_likes() {
+        let found = ["#<#", "#<=#", "=", "#>=#", "#>#", "ext"].map(str::to_owned).to_vec();
+        let odd = Operators::found(found.clone()).unwrap();
+        assert_eq!((odd.sql("<="), odd.sql("=")), ("OPERATOR(\"ext\".#<=#)".to_owned(), "OPERATOR(\"ext\".=)".to_owned()));
+        assert_eq!(Operators::found(found[..3].to_vec()), None, "not all of them: no order to walk along");
+        assert_eq!(Operators::of("pg_catalog").sql(">"), "OPERATOR(\"pg_catalog\".>)");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::{
     Comparison, Method, Options, Role, Sides,
-    ordering::{ColumnOrder, Order, Orders, orders},
+    ordering::{ColumnOrder, Operators, Order, Orders, orders},
     report::{Difference, DifferenceKind, Findings, Remark, Unsettled},
     session::{Pair, Param, Query, STATEMENT_LIMIT, Session},
     sql::{Hash, KeyColumn, TableSql, hash_probe},
@@ -95,7 +95,7 @@ impl Catalogue {
     }
 
     fn order(&self, table: &Table, column: &str) -> ColumnOrder {
-        let plain = || ColumnOrder { operator_schema: "pg_catalog".to_owned(), order: Order::Fixed };
+        let plain = || ColumnOrder { operators: Operators::of("pg_catalog"), order: Order::Fixed };
         self.orders.get(&(table.oid, column.to_owned())).cloned().unwrap_or_else(plain)
     }
 }
@@ -234,8 +234,8 @@ fn compare_columns(scope: &mut Scope, authority: &Table, follower: &Table) -> Ve
 
 fn key_column(catalogue: &Catalogue, table: &Table, name: &str) -> Option<KeyColumn> {
     let column = table.columns.iter().find(|column| column.name == name)?;
-    let operator_schema = catalogue.order(table, name).operator_schema;
-    Some(KeyColumn { name: name.to_owned(), type_name: column.type_name.clone(), operator_schema })
+    let operators = catalogue.order(table, name).operators;
+    Some(KeyColumn { name: name.to_owned(), type_name: column.type_name.clone(), operators })
 }
 
 /// No more rows than asked for, and fewer where rows are wide.

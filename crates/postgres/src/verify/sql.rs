@@ -11,6 +11,7 @@
 
 use super::{
     Key,
+    ordering::Operators,
     session::{Param, Query},
 };
 use crate::names::{ident, literal};
@@ -43,8 +44,8 @@ pub(super) struct KeyColumn {
     pub(super) name: String,
     /// As `format_type` prints it.
     pub(super) type_name: String,
-    /// The schema of the type's comparison operators: an extension's are not in `pg_catalog`.
-    pub(super) operator_schema: String,
+    /// What it is compared by.
+    pub(super) operators: Operators,
 }
 
 /// The keys after `after` up to and with `upto`; open where absent.
@@ -215,9 +216,9 @@ impl TableSql {
     fn compare(&self, operator: &str, before: usize) -> String {
         let column = |at: usize| format!("t.{}", ident(&self.key[at].name));
         let param = |at: usize| format!("${}::text::{}", before + at + 1, self.key[at].type_name);
-        let with = |at: usize, operator: &str| format!("OPERATOR({}.{operator})", ident(&self.key[at].operator_schema));
+        let with = |at: usize, operator: &str| self.key[at].operators.sql(operator);
         let all: Vec<usize> = (0..self.key.len()).collect();
-        if self.key.iter().all(|column| column.operator_schema == self.key[0].operator_schema) {
+        if self.key.iter().all(|column| column.operators == self.key[0].operators) {
             let list = |part: &dyn Fn(usize) -> String| all.iter().map(|at| part(*at)).collect::<Vec<_>>().join(", ");
             return format!("({}) {} ({})", list(&column), with(0, operator), list(&param));
         }
@@ -242,8 +243,8 @@ impl TableSql {
         let arrays = list(&|at| format!("${}::text[]", at + 1)).join(", ");
         let names = list(&|at| format!("k{at}")).join(", ");
         let conditions = list(&|at| {
-            let KeyColumn { name, type_name, operator_schema } = &self.key[at];
-            format!("t.{} OPERATOR({}.=) u.k{at}::{type_name}", ident(name), ident(operator_schema))
+            let KeyColumn { name, type_name, operators } = &self.key[at];
+            format!("t.{} {} u.k{at}::{type_name}", ident(name), operators.sql("="))
         });
         // Not qualified: only the bare name takes several arrays, and the session's search_path is pg_catalog alone.
         let sql = format!("unnest({arrays}) WITH ORDINALITY AS u({names}, n) JOIN {} ON {}", self.from, conditions.join(" AND "));
@@ -272,7 +273,7 @@ mod tests {
         let key = schemas.iter().enumerate().map(|(at, schema)| KeyColumn {
             name: format!("k{at}"),
             type_name: "bigint".to_owned(),
-            operator_schema: (*schema).to_owned(),
+            operators: Operators::of(schema),
         });
         TableSql { from: "ONLY \"s\".\"t\" AS t".to_owned(), columns: vec!["a".to_owned()], key: key.collect(), hash: Hash::Native }
     }

@@ -12,10 +12,9 @@ use cutover_postgres::{
     sequences, stream,
 };
 
-use crate::{
-    copying::{EDGES, KINDS, OWN, OWN_ROWS, SHAPES},
-    ground::{EPOCH, Pair, assert_says, soon},
-};
+use cutover_testkit::schemas::{EDGES, KINDS, OWN, OWN_ROWS, SHAPES};
+
+use crate::ground::{EPOCH, Pair, assert_says, soon};
 
 /// Forward with changes, round, back with changes: both sides are equal each time.
 async fn there_and_back(pair: &Pair, change: &str, change_back: &str) {

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cutover_core::{Side, Snapshot, Stream, plan::DatabaseUrl};
 use cutover_postgres::{
-    PgResult, catalogue,
+    PgResult,
     connect::{Purpose, connect},
     copy, gate, index,
     names::Names,
     schema, stream,
 };
-use cutover_testkit::{Auth, Cluster, ClusterOptions, eventually, install, newest_tools};
+use cutover_testkit::{Auth, Cluster, ClusterOptions, compare, eventually, install, newest_tools};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::Client;
 
@@ -222,27 +222,12 @@ impl Pair {
         }
     }
 
-    /// Each table that holds rows, with how many and a hash of them all.
-    pub(crate) async fn contents(&self, side: Side) -> BTreeMap<String, (i64, String)> {
-        let client = self.session(side).await;
-        client.batch_execute("SET search_path = pg_catalog; SET extra_float_digits = 3; SET TimeZone = 'UTC'").await.unwrap();
-        let mut contents = BTreeMap::new();
-        for table in catalogue::tables(&client).await.unwrap().iter().filter(|table| table.holds_rows()) {
-            let sql = format!(
-                "SELECT count(*), md5(COALESCE(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\"), '')) FROM ONLY {} t",
-                table.name.quoted()
-            );
-            let row = client.query_one(&sql, &[]).await.unwrap();
-            contents.insert(table.name.quoted(), (row.get(0), row.get(1)));
-        }
-        contents
-    }
-
     /// Asserts that both sides hold the same rows in the same tables, and says how many rows each table holds.
     pub(crate) async fn assert_equal(&self) -> BTreeMap<String, i64> {
-        let (source, target) = (self.contents(Side::Source).await, self.contents(Side::Target).await);
+        let contents = |side| compare::contents(self.server(side), &self.database);
+        let (source, target) = tokio::try_join!(contents(Side::Source), contents(Side::Target)).unwrap();
         assert_eq!(source, target);
-        source.into_iter().map(|(table, (rows, _))| (table, rows)).collect()
+        source.into_iter().map(|(table, contents)| (table, i64::try_from(contents.rows).unwrap())).collect()
     }
 
     pub(crate) async fn one<T: for<'a> tokio_postgres::types::FromSql<'a>>(&self, side: Side, sql: &str) -> T {

@@ -17,14 +17,14 @@ use cutover_postgres::{
     copy::{Copied, Job, Progress, copy_rows},
     gate,
 };
-use cutover_testkit::{eventually, installs};
+use cutover_testkit::{
+    eventually, installs,
+    schemas::{EDGES, KINDS, OWN, OWN_ROWS, SHAPES},
+};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use crate::{
-    copying::{EDGES, KINDS, OWN, OWN_ROWS, SHAPES},
-    ground::{EPOCH, LIMIT, Pair, assert_says},
-};
+use crate::ground::{EPOCH, LIMIT, Pair, assert_says};
 
 /// Four pages.
 const FEW_PAGES: u64 = 4 * 8192;

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod leftovers;
+mod refused;
 mod roles;
 mod servers;
 mod support;

@@ -1,4 +1,4 @@
-//! Room for the slots, WAL senders and workers that the streams take.
+//! Room for the slots, WAL senders and workers that the streams take, and for the locks that the schema takes.
 //!
 //! Where one is missing, the copy or the way back fails at the moment when it is made; or worse, a worker of somebody
 //! else's finds no place after ours took it.
@@ -42,7 +42,34 @@ async fn ask(context: &Context<'_>) -> Verdict {
             drafts.push(draft(side.side, resource));
         }
     }
+    if !context.prepared {
+        drafts.extend(schema_locks(context)?);
+    }
     Ok(drafts)
+}
+
+/// Locks that a table takes while it is made, with its TOAST table, types and gate; and a sequence. As counted on 15.
+const LOCKS: (usize, usize) = (6, 2);
+
+/// The schema is made in one transaction, which holds a lock on all that it makes.
+fn schema_locks(context: &Context<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let needed = LOCKS.0 * context.source.facts.tables()?.len() + LOCKS.1 * context.source.facts.sequences()?.len();
+    let limit = |setting| context.target.facts.settings.number(setting).unwrap_or_default();
+    let sessions = limit("max_connections") + limit("max_prepared_transactions");
+    Ok(too_few_locks(i64::try_from(needed).unwrap_or(i64::MAX), limit("max_locks_per_transaction"), sessions))
+}
+
+/// A server has some memory to spare for more, so that it may do nevertheless.
+fn too_few_locks(needed: i64, each: i64, sessions: i64) -> Option<Draft> {
+    let room = each.saturating_mul(sessions);
+    if needed <= room || sessions <= 0 {
+        return None;
+    }
+    let message =
+        format!("the schema is made in one transaction, with about {needed} locks, and there is room for {room}: it may run out of memory");
+    let sql = format!("ALTER SYSTEM SET max_locks_per_transaction = {};", needed / sessions + 1);
+    let draft = Draft::warning(Side::Target, message);
+    Some(draft.evidence([format!("max_locks_per_transaction = {each}; takes effect at a restart")]).fix(Fix::sql(Side::Target, [sql])))
 }
 
 fn draft(side: Side, resource: &Resource) -> Draft {
@@ -133,5 +160,13 @@ mod tests {
         assert!(!resource(0, 0, 0).missing());
         let finding = draft(Side::Source, &resource(10, 10, 1)).finish("c");
         assert!(finding.message.contains("1 more slots needed and 0 free: 10 of 10"), "{}", finding.message);
+    }
+
+    #[test]
+    fn the_locks_of_a_schema_have_room_or_are_counted() {
+        assert!(too_few_locks(6400, 64, 100).is_none());
+        let finding = too_few_locks(40_000, 64, 100).unwrap().finish("c");
+        assert!(finding.message.contains("about 40000 locks, and there is room for 6400"), "{}", finding.message);
+        assert!(format!("{:?}", finding.fix).contains("max_locks_per_transaction = 401;"), "{:?}", finding.fix);
     }
 }

@@ -37,15 +37,18 @@ async fn relations(source: &Examined<'_>, kind: char, message: &str) -> Result<O
     Ok((!names.is_empty()).then(|| Draft::info(Side::Source, message).evidence(names)))
 }
 
-/// Rows that users put into an extension's tables. A dump carries those that the extension marks as configuration; the
-/// stream carries none.
+/// Rows that users put into an extension's tables. The extension makes them anew at the target, as they are at first: a
+/// dump of definitions carries no row, also of those that the extension marks as configuration, and nor does the stream.
 async fn extension_rows(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
-    let sql = "SELECT DISTINCT pg_catalog.format('%s of %s', c::regclass, e.extname) FROM pg_catalog.pg_extension e \
-         CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) c JOIN pg_catalog.pg_class t ON t.oid = c WHERE t.relkind = 'r' ORDER BY 1";
+    let sql = "SELECT pg_catalog.format('%s of %s', t.oid::regclass, e.extname) FROM pg_catalog.pg_extension e \
+         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e' \
+         JOIN pg_catalog.pg_class t ON d.classid = 'pg_catalog.pg_class'::regclass AND t.oid = d.objid \
+         WHERE t.relkind = 'r' AND pg_catalog.pg_relation_size(t.oid) > 0 ORDER BY 1";
     let names = source.lines("looking at tables of extensions", sql).await?;
-    let message = "tables of extensions hold rows of yours: what is written there after the copy does not reach the target";
-    let fix = Fix::advice("leave them alone until the switch is done, or repeat the change at the target");
-    Ok((!names.is_empty()).then(|| Draft::warning(Side::Source, message).evidence(names).fix(fix)))
+    let message = "tables of extensions hold rows, and no row of theirs moves: where some are yours, the target lacks them";
+    let advice =
+        "copy your rows there by hand before the switch, e.g. with COPY … TO STDOUT at the source and COPY … FROM STDIN at the target";
+    Ok((!names.is_empty()).then(|| Draft::warning(Side::Source, message).evidence(names).fix(Fix::advice(advice))))
 }
 
 async fn mappings(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {

@@ -24,6 +24,7 @@ async fn ask(context: &Context<'_>) -> Verdict {
     let mut drafts = Vec::new();
     drafts.extend(summary(source)?);
     drafts.extend(half_detached(source).await?);
+    drafts.extend(excluding(source).await?);
     drafts.extend(foreign(source).await?);
     drafts.extend(inherited(source).await?);
     drafts.extend(managed(source).await?);
@@ -65,6 +66,29 @@ async fn half_detached(source: &Examined<'_>) -> Result<Option<Draft>, Inconclus
     let evidence = names.iter().map(|(parent, child)| format!("{child} of {parent}"));
     let message = "partitions whose concurrent detachment was interrupted are neither in their table nor out of it";
     Ok(Some(Draft::error(Side::Source, message).evidence(evidence).fix(fix)))
+}
+
+/// PostgreSQL has them since 17, and can't put one together again from what its own dump says: the partitions' indexes
+/// can't be attached to the table's.
+async fn excluding(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let sql = format!(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%I', k.conname), pg_catalog.pg_get_constraintdef(k.oid) \
+         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE k.contype = 'x' AND c.relkind = 'p' AND k.conparentid = 0 \
+           AND EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.conparentid = k.oid) AND {USER_RELATION} ORDER BY 1, 2"
+    );
+    let rows = source.query("looking for exclusion constraints of partitioned tables", &sql, &[]).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let found: Vec<[String; 3]> = rows.iter().map(|row| std::array::from_fn(|at| row.get(at))).collect();
+    let evidence = found.iter().map(|[table, name, definition]| format!("{table}: {name} {definition}"));
+    let fix = found.iter().flat_map(|[table, name, definition]| {
+        let again = format!("-- when the switch is done: ALTER TABLE {table} ADD CONSTRAINT {name} {definition};");
+        [format!("ALTER TABLE {table} DROP CONSTRAINT {name};"), again]
+    });
+    let message = "exclusion constraints of partitioned tables: PostgreSQL can't make them anew from their definitions";
+    Ok(Some(Draft::error(Side::Source, message).evidence(evidence).fix(Fix::sql(Side::Source, fix))))
 }
 
 async fn foreign(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {

@@ -53,10 +53,10 @@ enum Fault {
 }
 
 impl Candidate {
-    fn fault(&self, origin_major: u32) -> Option<Fault> {
+    fn fault(&self, newest_major: u32) -> Option<Fault> {
         match self.setting.as_str() {
             "f" if !self.incomparable.is_empty() => Some(Fault::Incomparable),
-            "f" if self.has_generated && origin_major >= 18 => Some(Fault::GeneratedWhole),
+            "f" if self.has_generated && newest_major >= 18 => Some(Fault::GeneratedWhole),
             "f" => None,
             "i" if self.has_identity_index => self.generated_fault(),
             "d" if self.has_key => self.generated_fault(),
@@ -70,14 +70,14 @@ impl Candidate {
     }
 
     /// The statement that gives it an identity; none where only a new key does.
-    fn fix_sql(&self, origin_major: u32) -> Option<String> {
+    fn fix_sql(&self, newest_major: u32) -> Option<String> {
         if self.setting != "d" && self.has_key && self.generated_key.is_empty() {
             return Some(format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", self.name));
         }
         if let Some(index) = &self.unique_index {
             return Some(format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {index};", self.name));
         }
-        let whole_row_works = self.incomparable.is_empty() && !(self.has_generated && origin_major >= 18);
+        let whole_row_works = self.incomparable.is_empty() && !(self.has_generated && newest_major >= 18);
         whole_row_works.then(|| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", self.name))
     }
 
@@ -98,16 +98,17 @@ impl Candidate {
 
 async fn ask(context: &Context<'_>) -> Verdict {
     let mut drafts = Vec::new();
+    // What identifies rows here has to do so at the other side as well, once that is in charge.
+    let newest = context.origins().iter().map(|origin| origin.facts.major).max().unwrap_or_default();
     for origin in context.origins() {
         let candidates = candidates(origin).await?;
-        drafts.extend(unidentified(origin, &candidates));
+        drafts.extend(unidentified(origin.side, newest, &candidates));
         drafts.extend(slow(origin.side, &candidates));
     }
     Ok(drafts)
 }
 
-fn unidentified(origin: &Examined<'_>, candidates: &[Candidate]) -> Option<Draft> {
-    let major = origin.facts.major;
+fn unidentified(side: Side, major: u32, candidates: &[Candidate]) -> Option<Draft> {
     let faulty: Vec<(&Candidate, Fault)> = candidates.iter().filter_map(|table| Some((table, table.fault(major)?))).collect();
     if faulty.is_empty() {
         return None;
@@ -122,7 +123,7 @@ fn unidentified(origin: &Examined<'_>, candidates: &[Candidate]) -> Option<Draft
             .fix_sql(major)
             .unwrap_or_else(|| format!("-- {}: add a key, e.g. ALTER TABLE {} ADD PRIMARY KEY (…);", table.name, table.name))
     });
-    Some(Draft::error(origin.side, message).evidence(evidence).fix(Fix::sql(origin.side, statements)))
+    Some(Draft::error(side, message).evidence(evidence).fix(Fix::sql(side, statements)))
 }
 
 fn slow(side: Side, candidates: &[Candidate]) -> Option<Draft> {

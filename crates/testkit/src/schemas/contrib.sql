@@ -1,0 +1,53 @@
+-- A column of each type, and an index of each operator class, that PostgreSQL's own extensions bring; each type that can
+-- be a key is one.
+CREATE SCHEMA extras;
+CREATE EXTENSION bloom; CREATE EXTENSION btree_gin SCHEMA extras; CREATE EXTENSION btree_gist SCHEMA extras;
+CREATE EXTENSION citext SCHEMA extras; CREATE EXTENSION cube; CREATE EXTENSION earthdistance; CREATE EXTENSION dict_int; CREATE EXTENSION dict_xsyn;
+CREATE EXTENSION fuzzystrmatch; CREATE EXTENSION hstore SCHEMA extras; CREATE EXTENSION intagg; CREATE EXTENSION intarray; CREATE EXTENSION isn SCHEMA extras;
+CREATE EXTENSION ltree; CREATE EXTENSION pg_trgm SCHEMA extras; CREATE EXTENSION pgcrypto; CREATE EXTENSION seg; CREATE EXTENSION tablefunc;
+CREATE EXTENSION unaccent; CREATE EXTENSION "uuid-ossp"; CREATE EXTENSION tcn; CREATE EXTENSION autoinc; CREATE EXTENSION insert_username;
+CREATE EXTENSION moddatetime; CREATE EXTENSION refint; CREATE EXTENSION file_fdw; CREATE EXTENSION postgres_fdw; CREATE EXTENSION dblink;
+CREATE EXTENSION tsm_system_rows; CREATE EXTENSION tsm_system_time; CREATE EXTENSION pg_stat_statements; CREATE EXTENSION pgrowlocks;
+CREATE EXTENSION pgstattuple; CREATE EXTENSION pageinspect; CREATE EXTENSION amcheck; CREATE EXTENSION pg_buffercache; CREATE EXTENSION pg_visibility;
+SET search_path = public, extras;
+
+CREATE TABLE of_hstore (k hstore PRIMARY KEY, h hstore, a hstore[]);
+CREATE INDEX ON of_hstore USING gin (h); CREATE INDEX ON of_hstore USING gist (h gist_hstore_ops(siglen = 32)); CREATE INDEX ON of_hstore USING hash (h);
+INSERT INTO of_hstore SELECT hstore('n', n::text), hstore(ARRAY['a', '', 'b"', 'd'], ARRAY[n::text, NULL, '"=>"', '']), ARRAY[hstore('k', NULL), NULL] FROM generate_series(1, 60) n;
+CREATE DOMAIN tree_path AS ltree; CREATE DOMAIN deep_path AS tree_path CHECK (public.nlevel(VALUE) < 9);
+CREATE TABLE of_ltree (k ltree PRIMARY KEY, q lquery, t ltxtquery, a ltree[], d deep_path NOT NULL UNIQUE);
+CREATE INDEX ON of_ltree USING gist (k gist_ltree_ops(siglen = 100)); CREATE INDEX ON of_ltree USING gist (a);
+INSERT INTO of_ltree SELECT ('top.' || n || '.A_b')::ltree, '*.x*{1,2}.!a|b', 'a & b*@', ARRAY['a.b'::ltree, ''::ltree], ('d.' || n)::ltree FROM generate_series(1, 60) n;
+CREATE TABLE of_deep (k deep_path PRIMARY KEY, v int); INSERT INTO of_deep SELECT d, 1 FROM of_ltree;
+CREATE TABLE of_citext (k citext, j citext NOT NULL, v citext[], PRIMARY KEY (k, j)); CREATE INDEX ON of_citext USING hash (j);
+INSERT INTO of_citext SELECT CASE n % 2 WHEN 0 THEN 'ab' ELSE 'AC' END || n, 'É' || n, ARRAY['X', 'x']::citext[] FROM generate_series(1, 60) n;
+CREATE TABLE of_cube (k cube PRIMARY KEY, e earth, c cube[]); CREATE INDEX ON of_cube USING gist (k); INSERT INTO of_cube SELECT cube(ARRAY[n, -n], ARRAY[n + 1, n]), ll_to_earth(n, -n), ARRAY[cube(n)] FROM generate_series(1, 60) n;
+CREATE TABLE of_seg (k seg PRIMARY KEY, s seg); CREATE INDEX ON of_seg USING gist (s);
+INSERT INTO of_seg SELECT (n || ' .. ' || n + 1)::seg, (ARRAY['<1.50', '~0.1', '1(+-)0.5', '> 3e10', '7.0'])[n % 5 + 1]::seg FROM generate_series(1, 60) n;
+CREATE TABLE of_isn (k ean13 PRIMARY KEY, a isbn13, b isbn, c issn13, d issn, e ismn13, f ismn, g upc, UNIQUE (b)); CREATE INDEX ON of_isn USING hash (a);
+INSERT INTO of_isn VALUES ('9780393040029', '978-0-393-04002-9', '0-393-04002-X', '977-1436-452-00-8', '1436-4522', '979-0-060-11561-5', 'M-060-11561-5', '220-356-483-481'),
+    ('9772049363002', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+CREATE TABLE of_intarray (id int PRIMARY KEY, a int[] NOT NULL, q query_int);
+CREATE INDEX ON of_intarray USING gist (a gist__int_ops(numranges = 50)); CREATE INDEX ON of_intarray USING gist (a gist__intbig_ops); CREATE INDEX ON of_intarray USING gin (a gin__int_ops);
+INSERT INTO of_intarray SELECT n, ARRAY[n, n * 2], '1&(2|!3)' FROM generate_series(1, 60) n;
+CREATE TABLE of_trgm (id uuid PRIMARY KEY DEFAULT uuid_generate_v1mc(), v text, w varchar(50)); CREATE INDEX ON of_trgm USING gin (v gin_trgm_ops, w gin_trgm_ops); CREATE INDEX ON of_trgm USING gist (v gist_trgm_ops(siglen = 64));
+INSERT INTO of_trgm (v, w) SELECT md5(n::text), 'w' || n FROM generate_series(1, 60) n;
+CREATE TABLE of_gist (id int PRIMARY KEY, room int, during tstzrange, floor text, EXCLUDE USING gist (room WITH =, during WITH &&), EXCLUDE USING gist (floor WITH =, room WITH <>));
+CREATE INDEX ON of_gist USING gin (room, floor);
+INSERT INTO of_gist SELECT n, n / 10, tstzrange('2026-01-01'::timestamptz + n * interval '1 day', '2026-01-01'::timestamptz + n * interval '1 day' + interval '1 hour'), 'f' || n / 10 FROM generate_series(1, 60) n;
+CREATE TABLE of_bloom (id int PRIMARY KEY, a int, b int, c text); CREATE INDEX ON of_bloom USING bloom (a, b, c) WITH (length = 80, col1 = 2, col2 = 2, col3 = 4);
+INSERT INTO of_bloom SELECT n, n, n, 'c' || n FROM generate_series(1, 60) n;
+CREATE TABLE of_crypto (id int PRIMARY KEY, secret bytea DEFAULT pgp_sym_encrypt('x', 'y'), hash text DEFAULT crypt('p', gen_salt('bf', 4))); INSERT INTO of_crypto SELECT generate_series(1, 10);
+CREATE TEXT SEARCH CONFIGURATION plain (COPY = simple); CREATE TEXT SEARCH DICTIONARY digits (TEMPLATE = intdict_template, MAXLEN = 4, REJECTLONG = false);
+ALTER TEXT SEARCH CONFIGURATION plain ALTER MAPPING FOR int, uint WITH digits; ALTER TEXT SEARCH CONFIGURATION plain ALTER MAPPING FOR hword, hword_part, word WITH unaccent, simple;
+CREATE FUNCTION bare(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT public.unaccent('public.unaccent', $1) $$;
+CREATE TABLE of_words (id int PRIMARY KEY, v text, t tsvector GENERATED ALWAYS AS (to_tsvector('public.plain', v)) STORED); CREATE INDEX ON of_words USING gin (t); CREATE INDEX ON of_words (bare(v));
+INSERT INTO of_words SELECT n, 'Hôtel ' || n * 10000 FROM generate_series(1, 60) n;
+CREATE TABLE of_triggers (id int PRIMARY KEY, who text, at timestamp, number int); CREATE SEQUENCE of_triggers_number;
+CREATE TRIGGER a BEFORE INSERT OR UPDATE ON of_triggers FOR EACH ROW EXECUTE FUNCTION insert_username (who); CREATE TRIGGER b BEFORE UPDATE ON of_triggers FOR EACH ROW EXECUTE FUNCTION moddatetime (at);
+CREATE TRIGGER c BEFORE INSERT ON of_triggers FOR EACH ROW EXECUTE FUNCTION autoinc (number, of_triggers_number); CREATE TRIGGER d AFTER INSERT OR UPDATE OR DELETE ON of_triggers FOR EACH ROW EXECUTE FUNCTION triggered_change_notification();
+INSERT INTO of_triggers SELECT generate_series(1, 20);
+CREATE SERVER files FOREIGN DATA WRAPPER file_fdw; CREATE FOREIGN TABLE of_file (line text) SERVER files OPTIONS (filename '/dev/null');
+CREATE SERVER there FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', dbname 'nowhere'); CREATE USER MAPPING FOR CURRENT_USER SERVER there OPTIONS (user 'u');
+CREATE FOREIGN TABLE of_postgres (id int OPTIONS (column_name 'i')) SERVER there OPTIONS (table_name 't');
+CREATE VIEW of_crosstab AS SELECT * FROM crosstab('SELECT 1, 1, 1') AS c (a int, b int); CREATE VIEW of_statements AS SELECT queryid FROM pg_stat_statements;
