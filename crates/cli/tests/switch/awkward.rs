@@ -81,7 +81,7 @@ async fn changed_and_equal(world: &World, in_charge: &Cluster, tables: u32) {
     // The bank's own moves on meanwhile; its history is looked up in the end.
     let quiet = |table: &str| !table.starts_with("\"bank\".");
     let (source, target) = (held(&world.source, quiet).await, held(&world.target, quiet).await);
-    let differing: Vec<_> = source.iter().filter(|(table, contents)| target.get(*table) != Some(contents)).collect();
+    let differing: Vec<_> = source.iter().filter(|(table, contents)| target.get(*table) != Some(*contents)).collect();
     assert!(differing.is_empty() && source.len() == target.len(), "{differing:?}");
 }
 

@@ -67,6 +67,7 @@ pub const CHECKS: &[&Check] = &[
     &checks::foreign_keys::CHECK,
     &checks::triggers::CHECK,
     &checks::generated::CHECK,
+    &checks::search_path::CHECK,
     &checks::extensions::CHECK,
     &checks::superuser_objects::CHECK,
     &checks::locale::CHECK,

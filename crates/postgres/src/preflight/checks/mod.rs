@@ -26,6 +26,7 @@ pub(super) mod replication;
 pub(super) mod role_timeouts;
 pub(super) mod roles;
 pub(super) mod row_security;
+pub(super) mod search_path;
 pub(super) mod sequences;
 pub(super) mod servers;
 pub(super) mod storage;
