@@ -19,6 +19,7 @@ The usual way:
   cutover init                    write cutover.toml, then fill in both URLs
   cutover check                   what is in the way, and how to mend it
   cutover plan                    every step with its exact statements; executes nothing
+  cutover rehearse                all of it on disposable clones, there and back
   cutover run --until ready       copy, follow, verify
   cutover run                     switch: one short pause
   cutover rollback --reason '…'   go back, with the writes that the target took
@@ -65,6 +66,9 @@ pub(crate) enum Verb {
     /// Every step in order, with the exact statement or call, its undo and its time-out. Executes nothing.
     #[command(after_help = "Examples:\n  cutover plan\n  cutover plan --output json")]
     Plan,
+    /// The whole cutover on disposable clones made for it: copy, migrate, switch, smoke test, and the way back. The real
+    /// source is only read, the real target never touched.
+    Rehearse(Rehearse),
     /// Drive the cutover: prepare, copy, follow, verify, and switch. Goes on from wherever it stands.
     Run(Run),
     /// Where everything stands, and the next safe command.
@@ -101,6 +105,62 @@ pub(crate) struct Init {
     /// Overwrite a plan that exists.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// What of the source's rows is brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Data {
+    /// Definitions only.
+    None,
+    /// Some rows of each table, and those that they refer to.
+    Sample,
+    /// All rows.
+    All,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  cutover rehearse
+  cutover rehearse --profile small --junit rehearsal.xml
+  cutover rehearse --schema schema.sql --pg-source 15 --pg-target 17      # where the source can't be reached
+  cutover rehearse --server postgres://postgres@localhost:5432/postgres --server postgres://postgres@localhost:5433/postgres
+  cutover rehearse --clean                                                # what a killed run left at those servers
+
+Exit codes: 0 green, 3 red, 4 something could not be established, 1 it could not be held.")]
+pub(crate) struct Rehearse {
+    /// Only this profile of the plan's seed data; can be given several times.
+    #[arg(long = "profile", value_name = "NAME")]
+    pub(crate) profiles: Vec<String>,
+    /// Write the cases as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Take the definitions from this file (SQL, or an archive of pg_dump) and don't connect to the source.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) schema: Option<PathBuf>,
+    /// What of the source's rows to bring; by default some, or none where the plan has seed data.
+    #[arg(long, value_name = "HOW")]
+    pub(crate) data: Option<Data>,
+    /// With a sample: the most rows of each table.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rows: Option<u32>,
+    /// Make the clones at this server instead of starting one. Twice: for the source's clone, and for the target's.
+    #[arg(long = "server", env = "CUTOVER_REHEARSE_SERVERS", hide_env_values = true, value_delimiter = ' ', value_name = "URL")]
+    pub(crate) servers: Vec<String>,
+    /// How the other server reaches that one, where it is not by the same URL. As often as --server.
+    #[arg(long = "peer", env = "CUTOVER_REHEARSE_PEERS", hide_env_values = true, value_delimiter = ' ', value_name = "URL")]
+    pub(crate) peers: Vec<String>,
+    /// Major version of the source's clone; the source's own where it can be asked.
+    #[arg(long, value_name = "MAJOR", conflicts_with = "servers")]
+    pub(crate) pg_source: Option<u32>,
+    /// Major version of the target's clone; the target's own where it can be asked, else the newest at hand.
+    #[arg(long, value_name = "MAJOR", conflicts_with = "servers")]
+    pub(crate) pg_target: Option<u32>,
+    /// Leave the clones standing, to look at.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Remove what killed rehearsals left at the servers of --server, and do nothing else.
+    #[arg(long, requires = "servers", conflicts_with_all = ["profiles", "junit", "schema", "data", "rows", "keep"])]
+    pub(crate) clean: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

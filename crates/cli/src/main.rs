@@ -39,6 +39,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Init(args) => commands::init::run(global, &args),
         Verb::Check => commands::check::run(global).await,
         Verb::Plan => commands::plan::run(global).await,
+        Verb::Rehearse(args) => commands::rehearse::run(global, &args).await,
         Verb::Run(args) => commands::drive::run(global, &args).await,
         Verb::Status(args) => commands::status::run(global, &args).await,
         Verb::Verify(args) => commands::verify::run(global, &args).await,

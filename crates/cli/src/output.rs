@@ -54,6 +54,12 @@ impl From<EngineError> for Failure {
     }
 }
 
+impl From<cutover_testkit::Error> for Failure {
+    fn from(error: cutover_testkit::Error) -> Self {
+        Self { hint: error.hint(), ..Self::new(error.to_string()) }
+    }
+}
+
 fn describe(error: &EngineError) -> String {
     match error {
         EngineError::Traffic(traffic) | EngineError::Plan(traffic) => traffic.report(),

@@ -14,7 +14,7 @@ pub(crate) async fn open(global: &Global) -> Result<Cutover, Failure> {
 }
 
 /// More folders with PostgreSQL's client programs: those of `$CUTOVER_PG_BIN`, separated by colons, and those of `$PATH`.
-fn tools() -> Vec<PathBuf> {
+pub(crate) fn tools() -> Vec<PathBuf> {
     ["CUTOVER_PG_BIN", "PATH"]
         .into_iter()
         .filter_map(std::env::var_os)
@@ -23,7 +23,8 @@ fn tools() -> Vec<PathBuf> {
         .collect()
 }
 
-fn read(path: &Path) -> Result<(Plan, String), Failure> {
+/// Reads and checks a plan. The text is that of its file.
+pub(crate) fn read(path: &Path) -> Result<(Plan, String), Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::usage(format!("can't read the plan {}: {error}", path.display()))
             .with_hint("`cutover init` writes one to start from; --plan names another file")
@@ -39,7 +40,7 @@ fn read(path: &Path) -> Result<(Plan, String), Failure> {
 }
 
 /// The folder that relative paths in the plan start from.
-fn folder(plan: &Path) -> PathBuf {
+pub(crate) fn folder(plan: &Path) -> PathBuf {
     match plan.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),

@@ -23,7 +23,7 @@ use crate::{
     describe::{self, StepPlan},
     driver::Driver,
     log::fold,
-    status,
+    rehearse, status,
 };
 
 /// A cutover, opened. Nothing is touched by opening it.
@@ -36,6 +36,9 @@ pub struct Cutover {
     pub(crate) fleet: Fleet,
     pub(crate) tools: Vec<PathBuf>,
 }
+
+/// Where our own files are, beside the plan.
+pub(crate) const STATE: &str = ".cutover";
 
 /// How far to drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +56,15 @@ impl Cutover {
     /// # Errors
     /// If the journal can't be opened, or the traffic that the plan describes can't be.
     pub async fn open(plan: Plan, plan_text: &str, folder: &Path, tools: Vec<PathBuf>) -> EngineResult<Self> {
+        Self::open_with(plan, plan_text, folder, &folder.join(STATE), tools).await
+    }
+
+    /// Opens one whose journal, where it is not in PostgreSQL, is in the folder `state`.
+    pub(crate) async fn open_with(plan: Plan, plan_text: &str, folder: &Path, state: &Path, tools: Vec<PathBuf>) -> EngineResult<Self> {
         let journal: Box<dyn Journal> = match &plan.journal {
             Some(url) => Box::new(open_shared(url, &plan.name).await?),
             None => {
-                let state = folder.join(".cutover");
-                std::fs::create_dir_all(&state)
+                std::fs::create_dir_all(state)
                     .map_err(|source| EngineError::Io { doing: format!("making the folder {}", state.display()), source })?;
                 Box::new(open_sqlite(&state.join("journal.db"), &plan.name).await?)
             }
@@ -201,6 +208,7 @@ impl Cutover {
         let state = driver.state()?.clone();
         let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
         if goal == Goal::Switched && waits {
+            rehearse::require(&self.plan, &self.digest, &self.folder)?;
             refuse_blocking(self.preflight(true).await?)?;
             driver.user_checks().await?;
             driver.switch(Side::Target).await?;

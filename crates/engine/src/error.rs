@@ -27,6 +27,12 @@ pub enum EngineError {
         /// All findings.
         findings: Vec<Finding>,
     },
+    /// The plan wants a green rehearsal, and there is none that counts. Nothing was done.
+    #[error("the plan wants to be rehearsed before the switch: {why}")]
+    NotRehearsed {
+        /// What is missing.
+        why: String,
+    },
     /// Both sides differ.
     #[error("the two sides differ in {count} rows")]
     Differences {
@@ -133,7 +139,7 @@ impl EngineError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Plan(_) => 2,
-            Self::Findings { .. } | Self::Differences { .. } => 3,
+            Self::Findings { .. } | Self::NotRehearsed { .. } | Self::Differences { .. } => 3,
             Self::Checks { reports } if reports.iter().any(|report| report.verdict == Verdict::Fail) => 3,
             Self::Inconclusive(_) | Self::Checks { .. } => 4,
             Self::PauseExhausted { .. } => 5,
@@ -150,6 +156,9 @@ impl EngineError {
             Self::Held(_) => Some("wait for it, or stop it; `cutover status` shows where it stands".to_owned()),
             Self::Superseded(_) => Some("nothing was harmed; `cutover status` shows where it stands".to_owned()),
             Self::Findings { .. } => Some("mend what is marked `error`; each finding says how; then `cutover check` again".to_owned()),
+            Self::NotRehearsed { .. } => {
+                Some("`cutover rehearse` holds one and remembers it beside the plan, in .cutover/rehearsed.json".to_owned())
+            }
             Self::Differences { .. } => Some("`cutover verify` lists the rows; the target must not be written to by others".to_owned()),
             Self::Checks { .. } => Some("nothing was held; `cutover verify --only-checks` asks again".to_owned()),
             Self::Inconclusive(_) => Some("`cutover status` shows whether the stream flows; then try again".to_owned()),

@@ -8,6 +8,7 @@ mod error;
 mod failpoint;
 mod log;
 mod perform;
+pub mod rehearse;
 mod report;
 mod sides;
 mod status;

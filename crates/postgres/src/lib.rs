@@ -1,6 +1,7 @@
 //! The PostgreSQL engine: gate, preflight, copy, streams, verification.
 
 pub mod catalogue;
+pub mod clone;
 pub mod connect;
 pub mod copy;
 mod error;
@@ -11,6 +12,7 @@ pub mod index;
 pub mod names;
 mod pool;
 pub mod preflight;
+mod roles;
 pub mod schema;
 pub mod sequences;
 pub mod sessions;

@@ -65,12 +65,17 @@ impl Dump {
     /// Reads the definitions at `source`, so that they can be written to a server of major `writes`.
     pub(crate) async fn read(source: &DatabaseUrl, names: &Names, writes: u32, tools: &[PathBuf]) -> PgResult<Self> {
         let client = connect(source, &Purpose::new(&names.application("schema"))).await?;
-        let tools = Tools::find(major(&client).await?, writes, tools).await?;
+        Self::read_as(source, None, Tools::find(major(&client).await?, writes, tools).await?).await
+    }
+
+    /// Reads the definitions that an exported snapshot sees, or the present ones.
+    pub(crate) async fn read_as(source: &DatabaseUrl, snapshot: Option<&str>, tools: Tools) -> PgResult<Self> {
         let folder =
             TempDir::with_prefix("cutover-schema-").map_err(|source| PgError::Io { doing: "making a temporary folder".into(), source })?;
         let mut dump = Self { tools, folder, ours: HashSet::new() };
         let file = dump.file("dump");
-        let arguments = [
+        let snapshot = snapshot.map(|snapshot| format!("--snapshot={snapshot}"));
+        let mut arguments = vec![
             "--format=custom",
             "--encoding=UTF8",
             "--schema-only",
@@ -80,6 +85,7 @@ impl Dump {
             "--file",
             &file,
         ];
+        arguments.extend(snapshot.as_deref());
         dump.tools.run("pg_dump", source, &arguments, None).await?;
         // Afterwards: what the dump holds of ours was there then, or is still.
         let rows = client.query(OURS_SQL, &[]).await.map_err(|error| PgError::sql("looking for gates", error))?;

@@ -6,6 +6,8 @@ pub(crate) mod demo;
 pub(crate) mod drive;
 pub(crate) mod init;
 pub(crate) mod plan;
+pub(crate) mod rehearse;
 pub(crate) mod report;
 pub(crate) mod status;
+mod throwaway;
 pub(crate) mod verify;

@@ -49,6 +49,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         },
         traffic: raw.traffic.iter().map(|traffic| reader.traffic(traffic)).collect::<Result<_, _>>()?,
         checks: reader.checks(&raw.check)?,
+        rehearse: reader.rehearse(&raw.rehearse)?,
     };
     if same_database(&plan.source.url, &plan.target.url) {
         let hint = "name two databases on two servers".to_owned();
@@ -61,7 +62,7 @@ fn same_database(a: &DatabaseUrl, b: &DatabaseUrl) -> bool {
     (&a.host, a.port, &a.database) == (&b.host, b.port, &b.database)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     environment: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -233,7 +234,7 @@ impl Reader<'_> {
         })
     }
 
-    fn duration(&self, text: Option<&Text>, default: Duration) -> Result<Duration, PlanError> {
+    pub(super) fn duration(&self, text: Option<&Text>, default: Duration) -> Result<Duration, PlanError> {
         let Some(text) = text else { return Ok(default) };
         humantime::parse_duration(&self.expand(text)?).map_err(|error| {
             let hint = "write it like \"150ms\", \"3s\" or \"2h 30m\"".to_owned();
@@ -241,7 +242,7 @@ impl Reader<'_> {
         })
     }
 
-    fn number<N>(&self, value: Option<&Spanned<N>>, default: N, range: RangeInclusive<N>) -> Result<N, PlanError>
+    pub(super) fn number<N>(&self, value: Option<&Spanned<N>>, default: N, range: RangeInclusive<N>) -> Result<N, PlanError>
     where
         N: PartialOrd + std::marker::Copy + std::fmt::Display,
     {
@@ -257,7 +258,7 @@ impl Reader<'_> {
     }
 
     /// Replaces each `${NAME}` by the environment's value. `$${` stands for a plain `${`.
-    fn expand(&self, text: &Text) -> Result<String, PlanError> {
+    pub(super) fn expand(&self, text: &Text) -> Result<String, PlanError> {
         let mut rest = text.get_ref().as_str();
         let mut expanded = String::with_capacity(rest.len());
         while let Some(at) = rest.find("${") {
@@ -282,7 +283,7 @@ impl Reader<'_> {
         Ok(expanded)
     }
 
-    fn fault(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> PlanError {
+    pub(super) fn fault(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> PlanError {
         PlanError::at(self.text, span, message, hint)
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct File {
     pub(super) traffic: Vec<Traffic>,
     #[serde(default)]
     pub(super) check: Vec<Check>,
+    #[serde(default)]
+    pub(super) rehearse: super::rehearse::Raw,
 }
 
 #[derive(Deserialize)]

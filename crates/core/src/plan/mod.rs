@@ -3,6 +3,7 @@
 mod check;
 mod error;
 mod file;
+mod rehearse;
 mod secret;
 mod url;
 
@@ -10,6 +11,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use self::{
     error::PlanError,
+    rehearse::{Data, Rehearse},
     secret::Secret,
     url::{DatabaseUrl, SslMode},
 };
@@ -41,6 +43,8 @@ pub struct Plan {
     pub traffic: Vec<Traffic>,
     /// The user's own questions to both sides, in this order.
     pub checks: Vec<Check>,
+    /// How the plan is rehearsed.
+    pub rehearse: Rehearse,
 }
 
 /// One of the two databases.

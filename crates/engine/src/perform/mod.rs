@@ -9,7 +9,7 @@ use cutover_postgres::{follow, gate, identity::identity, sequences, stream};
 use cutover_traffic::run_hook;
 use tokio::time::Instant;
 
-pub(crate) use self::prepare::{user_check, verify};
+pub(crate) use self::prepare::{judge, user_check, verify, verify_options};
 use crate::{EngineError, EngineResult, Notice, driver::Driver};
 
 impl Driver<'_> {

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover_core::{Command, Side, State, Stream, plan::Check};
+use cutover_core::{
+    Command, Plan, Side, State, Stream,
+    plan::{Check, Verify},
+};
 use cutover_postgres::{
     copy, follow, gate, index, schema,
     verify::{
@@ -105,13 +108,7 @@ impl Driver<'_> {
     }
 
     pub(super) async fn verify(&mut self) -> EngineResult<()> {
-        let plan = &self.cutover.plan.verify;
-        let options = verify::Options {
-            jobs: plan.jobs as usize,
-            chunk_rows: plan.chunk_rows,
-            rechecks: plan.rechecks,
-            ..verify::Options::default()
-        };
+        let options = verify_options(&self.cutover.plan);
         let progress = verify::Progress::default();
         let state = self.state()?.clone();
         let began = Instant::now();
@@ -159,6 +156,12 @@ pub(crate) async fn user_check(cutover: &Cutover, state: Option<&State>, check: 
     user_check::run(check, &sides(cutover, state), &cutover.names, &options).await
 }
 
+/// How the plan wants both sides compared.
+pub(crate) fn verify_options(plan: &Plan) -> verify::Options {
+    let Verify { jobs, chunk_rows, rechecks } = plan.verify;
+    verify::Options { jobs: jobs as usize, chunk_rows, rechecks, ..verify::Options::default() }
+}
+
 /// Compares both sides as the stream flows now.
 pub(crate) async fn verify(
     cutover: &Cutover,
@@ -190,7 +193,7 @@ fn sides<'a>(cutover: &'a Cutover, state: Option<&State>) -> verify::Sides<'a> {
 }
 
 /// Differences are a no, what could not be established is no yes.
-fn judge(report: &verify::Report) -> EngineResult<()> {
+pub(crate) fn judge(report: &verify::Report) -> EngineResult<()> {
     if report.differences_total > 0 {
         let examples = report.differences.iter().take(10).map(ToString::to_string).collect();
         return Err(EngineError::Differences { count: report.differences_total, examples });

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 pub use self::progress::{Progress, ProgressSnapshot};
+pub(crate) use self::table::{column_list, parenthesised, pump};
 use self::{
     queue::{Heap, Rule, Task},
     table::{Shared, begin_in, leave},

@@ -145,7 +145,11 @@ async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, ta
 }
 
 /// Rows and bytes that went from one side to the other.
-async fn pump(rows_out: CopyOutStream, sink: CopyInSink<Bytes>, progress: &Progress) -> Result<(u64, u64), tokio_postgres::Error> {
+pub(crate) async fn pump(
+    rows_out: CopyOutStream,
+    sink: CopyInSink<Bytes>,
+    progress: &Progress,
+) -> Result<(u64, u64), tokio_postgres::Error> {
     let mut rows_out = std::pin::pin!(rows_out);
     let mut sink = std::pin::pin!(sink);
     let mut bytes = 0;
@@ -222,12 +226,12 @@ impl Definition {
     }
 }
 
-fn column_list(table: &Table) -> String {
+pub(crate) fn column_list(table: &Table) -> String {
     table.stored_columns().map(|column| ident(&column.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// A table without columns has no list.
-fn parenthesised(columns: &str) -> String {
+pub(crate) fn parenthesised(columns: &str) -> String {
     if columns.is_empty() { String::new() } else { format!(" ({columns})") }
 }
 

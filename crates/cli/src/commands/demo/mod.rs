@@ -76,8 +76,7 @@ async fn perform(global: &Global, args: &Demo, stage: &Stage, seed: Seed, stop: 
         rate: Some(args.clients * 20),
         ..LoadOptions::new(stage.app_url())
     })
-    .await
-    .map_err(stage::failure)?;
+    .await?;
     let mut score = Score::new(seed.value());
     let length = Duration::from_secs(u64::from(args.seconds));
     cutover.run(drive("the demo's copy"), Goal::Ready).await?;
@@ -90,13 +89,13 @@ async fn perform(global: &Global, args: &Demo, stage: &Stage, seed: Seed, stop: 
             Side::Target => cutover.run(drive("the demo's switch"), Goal::Switched).await?,
             Side::Source => cutover.rollback(drive("the demo's way back"), false).await?,
         };
-        load.wait_acknowledged(u64::from(args.clients), Duration::from_secs(30)).await.map_err(stage::failure)?;
+        load.wait_acknowledged(u64::from(args.clients), Duration::from_secs(30)).await?;
         score.switched(to, load.pause_between(began, Instant::now()));
         pass(if at == 2 { length } else { length / 2 }, stop).await?;
     }
     let history = load.stop().await;
     settle(&cutover).await?;
-    let verdict = check_history(&stage.url(Side::Target), Some(&stage.url(Side::Source)), &history).await.map_err(stage::failure)?;
+    let verdict = check_history(&stage.url(Side::Target), Some(&stage.url(Side::Source)), &history).await?;
     score.judged(&history, verdict);
     Ok(score)
 }

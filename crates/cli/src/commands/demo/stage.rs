@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use cutover_core::Side;
 use cutover_testkit::{
-    Cluster, ClusterOptions, Db, Install, PgBouncer, PgBouncerOptions, Seed,
+    Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, Seed,
     bank::{self, BankOptions},
-    install, installs, pgbouncer,
+    pgbouncer,
 };
 
-use crate::{args::Demo, output::Failure};
+use crate::{args::Demo, commands::throwaway::versions, output::Failure};
 
 const DATABASE: &str = "bank";
 
@@ -24,18 +24,15 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts the servers and fills the bank.
     pub(super) async fn set_up(args: &Demo, seed: Seed) -> Result<Self, Failure> {
-        let (source, target) = versions(args)?;
+        let (source, target) = versions(args.pg_source, args.pg_target)?;
         let options = |name: &str| ClusterOptions::named(name).set("max_connections", args.clients + 100).set("shared_buffers", "256MB");
-        let (source, target) =
-            tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target"))).map_err(failure)?;
+        let (source, target) = tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target")))?;
         let bank = BankOptions { scale: f64::from(args.scale), seed, ..BankOptions::default() };
-        source.create_database(DATABASE).await.map_err(failure)?;
-        target.create_database(DATABASE).await.map_err(failure)?;
-        bank::install(&source.url("postgres", DATABASE), &bank).await.map_err(failure)?;
-        bank::create_roles(&target.url("postgres", DATABASE), &bank).await.map_err(failure)?;
-        let bouncer = PgBouncer::start(&pgbouncer().map_err(failure)?, PgBouncerOptions::new(vec![Db::on(&source, DATABASE)]))
-            .await
-            .map_err(failure)?;
+        source.create_database(DATABASE).await?;
+        target.create_database(DATABASE).await?;
+        bank::install(&source.url("postgres", DATABASE), &bank).await?;
+        bank::create_roles(&target.url("postgres", DATABASE), &bank).await?;
+        let bouncer = PgBouncer::start(&pgbouncer()?, PgBouncerOptions::new(vec![Db::on(&source, DATABASE)])).await?;
         let folder = tempfile::Builder::new()
             .prefix("cutover-demo-")
             .tempdir()
@@ -72,27 +69,5 @@ impl Stage {
             self.bouncer.admin_url(),
             self.bouncer.config_file().display()
         )
-    }
-}
-
-/// The majors asked for; otherwise the oldest at hand, and the newest whose schema can be read and written.
-fn versions(args: &Demo) -> Result<(Install, Install), Failure> {
-    let all = installs();
-    let pick = |major: Option<u32>, otherwise: Option<&Install>| match (major, otherwise) {
-        (Some(major), _) => install(major).map_err(failure),
-        (None, Some(install)) => Ok(install.clone()),
-        (None, None) => Err(Failure::new("no PostgreSQL server is installed here")
-            .with_hint("on Debian or Ubuntu: apt-get install postgresql pgbouncer; on macOS: brew install postgresql pgbouncer")),
-    };
-    let source = pick(args.pg_source, all.iter().find(|install| install.tools.is_some()))?;
-    let target = pick(args.pg_target, all.last())?;
-    Ok((source, target))
-}
-
-pub(super) fn failure(error: cutover_testkit::Error) -> Failure {
-    let failure = Failure::new(error.to_string());
-    match error.hint() {
-        Some(hint) => failure.with_hint(hint),
-        None => failure,
     }
 }

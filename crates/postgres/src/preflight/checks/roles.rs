@@ -13,7 +13,7 @@ use super::super::{
     finding::{Draft, Fix, Inconclusive},
     text::count,
 };
-use crate::{catalogue::USER_RELATION, names::ident};
+use crate::{names::ident, roles::with_wanted};
 
 pub(crate) const CHECK: Check = Check {
     name: "roles",
@@ -139,18 +139,8 @@ fn passwords(wanted: &[Role], known: &HashMap<String, Role>) -> Option<Draft> {
 async fn wanted(context: &Context<'_>) -> Result<Vec<Role>, Inconclusive> {
     let source = &context.source;
     let application: Vec<&str> = context.application_roles()?.iter().map(|role| role.name.as_str()).collect();
-    let sql = format!(
-        "WITH RECURSIVE here AS (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()), \
-         direct AS ( \
-             SELECT s.refobjid AS oid FROM pg_catalog.pg_shdepend s, here WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass \
-                 AND (s.dbid = here.oid OR s.dbid = 0 AND s.classid = 'pg_catalog.pg_database'::regclass AND s.objid = here.oid) \
-             UNION SELECT c.relowner FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {USER_RELATION} \
-             UNION SELECT oid FROM pg_catalog.pg_roles WHERE rolname = ANY ($1::text[])), \
-         wanted AS (SELECT oid FROM direct \
-             UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN wanted w ON w.oid = m.member) \
-         {} WHERE r.rolname !~ '^pg_' AND r.oid IN (SELECT oid FROM wanted) ORDER BY 1",
-        select_roles(source)
-    );
+    let sql =
+        format!("{} {} WHERE r.rolname !~ '^pg_' AND r.oid IN (SELECT oid FROM wanted) ORDER BY 1", with_wanted(), select_roles(source));
     let rows = source.query("listing the roles that matter here", &sql, &[&application]).await?;
     Ok(rows.iter().map(role).collect())
 }
