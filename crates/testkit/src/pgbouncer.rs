@@ -242,8 +242,9 @@ impl PgBouncer {
     }
 
     fn configure(&self) -> Result<()> {
-        let users =
-            self.options.users.iter().map(|(name, password)| (name.as_str(), password.as_str())).chain([("admin", ""), ("stats", "")]);
+        let given = self.options.users.iter().map(|(name, password)| (name.as_str(), password.as_str()));
+        let own = ["admin", "stats"].into_iter().filter(|own| !self.options.users.iter().any(|(name, _)| name == own));
+        let users = given.chain(own.map(|own| (own, "")));
         let quote = |text: &str| text.replace('"', "\"\"");
         let list: String = users.map(|(name, password)| format!("\"{}\" \"{}\"\n", quote(name), quote(password))).collect();
         self.home.write("users.txt", &list)?;

@@ -173,3 +173,55 @@ impl Reader<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::DatabaseUrl;
+
+    fn parse(more: &str) -> Result<Plan, PlanError> {
+        let databases =
+            "[source]\nurl = \"postgres://u@real/d\"\n[target]\nurl = \"postgres://u@new/d\"\n[journal]\nurl = \"postgres://u@real/j\"\n";
+        let traffic = "[[traffic]]\nkind = \"command\"\nrelease = \"./point-real-traffic.sh\"\n[hooks]\nmigrate = \"make db-migrate\"\n";
+        Plan::parse(&format!("name = \"p\"\nkind = \"switch\"\n{databases}{traffic}{more}"), &|_| None)
+    }
+
+    #[test]
+    fn seed_data_takes_the_place_of_a_sample_unless_both_are_asked_for() {
+        let data = |more: &str| parse(&format!("[rehearse]\n{more}")).unwrap().rehearse.data;
+        assert_eq!(parse("").unwrap().rehearse, Rehearse::default());
+        assert_eq!(data("rows = 5"), Data::Sample);
+        assert_eq!(data("seed = { small = \"small.sql\", spike = \"./make.sh\" }"), Data::None);
+        assert_eq!(data("seed = { small = \"small.sql\" }\ndata = \"all\""), Data::All);
+    }
+
+    #[test]
+    fn faults_of_a_rehearsal_have_a_place_and_a_hint() {
+        for (more, message, hint) in [
+            ("data = \"some\"", "can't bring `some`", "none, sample, all"),
+            ("rows = 0", "out of range", "from 1"),
+            ("seed = { \"a/b\" = \"x.sql\" }", "`a/b` can't name a profile", "small and spike"),
+            ("seed = { small = \" \" }", "empty", "SQL file"),
+            ("timeout = \"0s\"", "out of range", "30m"),
+            ("seeds = {}", "unknown field `seeds`", "did you mean `seed`"),
+        ] {
+            let error = parse(&format!("[rehearse]\n{more}")).unwrap_err();
+            assert!(error.message.contains(message) && error.hint.as_deref().unwrap_or_default().contains(hint), "{more}: {error:?}");
+            assert_eq!(error.line, 15, "{more}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_rehearsed_names_nothing_of_the_real_thing_but_its_hooks() {
+        let clone = |name: &str| {
+            let url = DatabaseUrl::parse(&format!("postgres://u@{name}/clone")).unwrap();
+            Database { peer_url: url.clone(), url }
+        };
+        let plan = parse("[rehearse]\nsmoke = \"./smoke.sh\"\nrequired = true").unwrap();
+        let rehearsed = plan.rehearsed("rehearsal_1", clone("one"), clone("other"), Vec::new());
+        assert_eq!((rehearsed.journal.as_ref(), &rehearsed.traffic[..], rehearsed.rehearse.required), (None, &[][..], false));
+        assert_eq!((rehearsed.hooks.migrate.as_deref(), rehearsed.hooks.smoke.as_deref()), (Some("make db-migrate"), Some("./smoke.sh")));
+        let shown = format!("{rehearsed:?}");
+        assert!(!shown.contains("real") && !shown.contains("@new"), "{shown}");
+    }
+}

@@ -138,15 +138,20 @@ impl Command {
     }
 
     /// Ends it. One that had ended by itself must have ended well.
-    pub(super) async fn end(self) -> EngineResult<String> {
+    pub(super) async fn end(mut self) -> EngineResult<String> {
         if !self.task.is_finished() {
-            self.task.abort();
             return Ok("ran until it was ended".to_owned());
         }
-        match self.task.await {
+        match (&mut self.task).await {
             Ok(Ok(())) => Ok("ended by itself".to_owned()),
             Ok(Err(error)) => Err(EngineError::Hook(format!("the load failed: {}", error.report()))),
             Err(error) => Err(EngineError::Hook(format!("the load broke down: {error}"))),
         }
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

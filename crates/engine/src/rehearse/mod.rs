@@ -22,6 +22,7 @@ use cutover_core::{
 use cutover_postgres::clone::{self, Made, Marker, Origin};
 use serde::Serialize;
 use tokio::sync::watch as channel;
+use tokio_postgres::Client;
 
 pub(crate) use self::record::require;
 use self::{board::Board, play::Play};
@@ -119,15 +120,16 @@ impl Rehearsal<'_> {
     pub async fn hold(&self) -> Rehearsed {
         let began = Instant::now();
         let stop = self.stop();
-        let mut board = Board::new(play::cases(self.plan, self.seed.is_some()), stop.receiver.clone());
-        let mut made = Vec::new();
+        let mut board = Board::new(play::cases(self.plan, self.seed.is_some(), self.keep), stop.receiver.clone());
+        let (mut made, mut present) = (Vec::new(), Vec::new());
         let mut play = Play::default();
-        if board.case("clones", self.make(&mut made)).await.is_some()
+        if board.case("clones", self.make(&mut made, &mut present)).await.is_some()
             && let [source, target] = &made[..]
         {
             // It ends early where something that all the rest needs has failed; the board knows what.
             let _ = self.play(&mut board, &mut play, [source, target], &stop.receiver).await;
         }
+        drop(present);
         let interrupted = *self.interrupt.borrow();
         if !self.keep {
             board.last("removed", self.remove()).await;
@@ -149,9 +151,12 @@ impl Rehearsal<'_> {
         }
     }
 
-    async fn make(&self, made: &mut Vec<Made>) -> EngineResult<String> {
+    /// Makes both clones, and stays present in them: that tells whoever cleans up that they are in use.
+    async fn make(&self, made: &mut Vec<Made>, present: &mut Vec<Client>) -> EngineResult<String> {
         for server in &self.stage.servers {
-            made.push(Made::create(server, &self.marker, &self.forbidden).await.map_err(EngineError::database("clone"))?);
+            let clone = Made::create(server, &self.marker, &self.forbidden).await.map_err(EngineError::database("clone"))?;
+            present.push(clone.session(None).await.map_err(EngineError::database("clone"))?);
+            made.push(clone);
         }
         let versions: Vec<String> = made.iter().map(|made| format!("PostgreSQL {} at {}", made.major(), made.url.address())).collect();
         Ok(format!("{} in {}", self.marker.database(), versions.join(" and ")))

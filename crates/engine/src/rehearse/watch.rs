@@ -69,12 +69,21 @@ impl Report for Watch<'_> {
         match notice {
             Notice::Step(step) => self.begin(*step),
             Notice::Journalled(_, Event::Prepared { facts, .. }) => {
-                let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect();
+                let facts: Vec<String> = facts.iter().map(|(name, value)| fact(name, value)).collect();
                 self.end(facts.join(", "));
             }
             Notice::Journalled(_, Event::Smoked | Event::Opened { .. } | Event::TornDown) => self.end(String::new()),
             _ => {}
         }
         self.to.notice(notice);
+    }
+}
+
+/// `rows 1200`, `seconds 0.4`.
+fn fact(name: &str, value: &serde_json::Value) -> String {
+    let name = name.replace('_', " ");
+    match value.as_f64() {
+        Some(number) if value.is_f64() => format!("{name} {number:.1}"),
+        _ => format!("{name} {value}"),
     }
 }

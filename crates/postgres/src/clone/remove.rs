@@ -11,8 +11,12 @@ use super::{MARK, Made, Marker, PREFIX, marker};
 use crate::{
     PgError, PgResult,
     connect::{Purpose, connect},
+    gate,
     names::{Names, ident, literal},
 };
+
+/// What our sessions at a server's own database are called.
+const APPLICATION: &str = "cutover/rehearse";
 
 /// How long a database may keep us from dropping it: workers need a moment to end.
 const DROP_LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +40,7 @@ pub struct Leftover {
 /// # Errors
 /// The server's answer.
 pub async fn leftovers(server: &DatabaseUrl) -> PgResult<Vec<Leftover>> {
-    let client = connect(server, &Purpose::new("cutover/rehearse")).await?;
+    let client = connect(server, &Purpose::new(APPLICATION)).await?;
     let sql = "SELECT d.datname::text, COALESCE(pg_catalog.shobj_description(d.oid, 'pg_database'), ''), \
              EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datname = d.datname AND a.backend_type = 'client backend' \
                  AND pg_catalog.starts_with(a.application_name, $1)) \
@@ -58,19 +62,15 @@ pub async fn leftovers(server: &DatabaseUrl) -> PgResult<Vec<Leftover>> {
 /// # Errors
 /// [`PgError::Refused`] where a database does not carry this marker; the server's answer.
 pub async fn remove(clones: &[(DatabaseUrl, Marker)]) -> PgResult<()> {
-    let mut here = Vec::with_capacity(clones.len());
+    let mut failed = None;
     for (server, marked) in clones {
-        let client = connect(server, &Purpose::new("cutover/rehearse")).await?;
-        if still_ours(&client, marked).await? {
-            drop_subscriptions(server, marked).await?;
-        }
-        here.push((client, marked));
+        failed = failed.or(take_off_streams(server, marked).await.err());
     }
-    for (client, marked) in &here {
-        drop_database(client, marked).await?;
-        drop_roles(client, marked).await?;
+    // What can go goes, whatever the others say.
+    for (server, marked) in clones {
+        failed = failed.or(drop_clone(server, marked).await.err());
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// What a cutover has left in a database: streams, gates, its schema. In words.
@@ -108,12 +108,27 @@ async fn still_ours(client: &Client, marked: &Marker) -> PgResult<bool> {
     })
 }
 
+async fn take_off_streams(server: &DatabaseUrl, marked: &Marker) -> PgResult<()> {
+    let client = connect(server, &Purpose::new(APPLICATION)).await?;
+    if still_ours(&client, marked).await? { drop_subscriptions(server, marked).await } else { Ok(()) }
+}
+
+async fn drop_clone(server: &DatabaseUrl, marked: &Marker) -> PgResult<()> {
+    let client = connect(server, &Purpose::new(APPLICATION)).await?;
+    drop_database(&client, marked).await?;
+    drop_roles(&client, marked).await
+}
+
 async fn drop_subscriptions(server: &DatabaseUrl, marked: &Marker) -> PgResult<()> {
     let url = DatabaseUrl { database: marked.database(), ..server.clone() };
     let client = connect(&url, &Purpose::new(&marked.application())).await?;
     let sql = "SELECT s.subname::text FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
          WHERE d.datname = pg_catalog.current_database()";
     let failed = |error| PgError::sql("dropping a clone's subscriptions", error);
+    // A rehearsal that stopped half-way left a closed gate.
+    if gate::owner(&client).await?.is_some() {
+        gate::let_pass(&client, "rehearsal").await?;
+    }
     for name in client.query(sql, &[]).await.map_err(failed)?.iter().map(|row| ident(row.get(0))) {
         let statements = [
             format!("ALTER SUBSCRIPTION {name} DISABLE"),

@@ -96,7 +96,8 @@ async fn references(source: &Client) -> PgResult<Vec<Reference>> {
          FROM pg_catalog.pg_constraint f \
          JOIN pg_catalog.pg_class c ON c.oid = f.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace \
          JOIN pg_catalog.pg_class p ON p.oid = f.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace \
-         CROSS JOIN LATERAL pg_catalog.unnest(f.conkey, f.confkey, f.conpfeqop, f.conppeqop) WITH ORDINALITY k (c, p, e, s, at) \
+         CROSS JOIN LATERAL ROWS FROM (pg_catalog.unnest(f.conkey), pg_catalog.unnest(f.confkey), \
+             pg_catalog.unnest(f.conpfeqop), pg_catalog.unnest(f.conppeqop)) WITH ORDINALITY k (c, p, e, s, at) \
          JOIN pg_catalog.pg_attribute ca ON ca.attrelid = c.oid AND ca.attnum = k.c \
          JOIN pg_catalog.pg_attribute pa ON pa.attrelid = p.oid AND pa.attnum = k.p \
          JOIN pg_catalog.pg_operator e ON e.oid = k.e JOIN pg_catalog.pg_namespace en ON en.oid = e.oprnamespace \

@@ -11,7 +11,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use cutover_core::{Plan, plan};
+use cutover_core::{
+    Plan,
+    plan::{self, DatabaseUrl},
+};
 use cutover_engine::rehearse::{Outcome, Rehearsal, Rehearsed, SOURCE_PROFILE, remember};
 use cutover_postgres::clone::{Marker, Origin};
 use tokio::sync::watch;
@@ -124,11 +127,14 @@ fn refuse_unwritable(file: Option<&Path>) -> Result<(), Failure> {
 }
 
 fn marker(plan: &Plan) -> Marker {
-    // The standard library seeds this at random; all that matters is that no two rehearsals share a name.
-    let chance = RandomState::new().build_hasher().finish();
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let expires = created + plan.rehearse.timeout.as_secs() + GRACE_SECONDS;
-    Marker { id: format!("{:08x}", chance >> 32), plan: plan.name.clone(), created, expires }
+    Marker { id: chance().chars().take(8).collect(), plan: plan.name.clone(), created, expires }
+}
+
+/// Sixteen digits that nobody can guess and no two runs share: the standard library seeds its hashes from the system.
+fn chance() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
 fn origin(plan: &Plan, ground: &Ground) -> Origin {
@@ -159,9 +165,10 @@ fn schema_file(plan: &Plan, folder: &Path, args: &Rehearse) -> Result<Option<Pat
 }
 
 async fn keep(ground: &Ground, results: &[Rehearsed], mut stop: watch::Receiver<bool>) {
+    let password = ground.password().map(|password| format!("PGPASSWORD={password} ")).unwrap_or_default();
     for result in results {
-        let each: Vec<String> =
-            ["source", "target"].iter().zip(&result.kept).map(|(side, url)| format!("  {side}: psql '{url}'")).collect();
+        let line = |(side, url): (&str, &DatabaseUrl)| format!("  {side}: {password}psql '{url}'");
+        let each: Vec<String> = ["source", "target"].into_iter().zip(&result.kept).map(line).collect();
         to_stderr(&format!("\nthe clones of {} stand:\n{}", result.profile, each.join("\n")));
     }
     if ground.is_throwaway() {

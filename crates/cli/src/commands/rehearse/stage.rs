@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cutover_core::{
     Identity, Plan, Side,
-    plan::{DatabaseUrl, Traffic},
+    plan::{DatabaseUrl, Secret, Traffic},
 };
 use cutover_engine::{EngineError, rehearse};
 use cutover_postgres::{
@@ -13,9 +13,9 @@ use cutover_postgres::{
     connect::{Purpose, connect},
     identity::identity,
 };
-use cutover_testkit::{Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, pgbouncer};
+use cutover_testkit::{Auth, Cluster, ClusterOptions, Db, PgBouncer, PgBouncerOptions, pgbouncer};
 
-use super::schema_file;
+use super::{chance, schema_file};
 use crate::{
     args::Rehearse,
     commands::throwaway::versions,
@@ -33,8 +33,15 @@ pub(super) struct Ground {
 }
 
 enum Servers {
-    Throwaway(Box<[Cluster; 2]>),
-    Named { servers: [DatabaseUrl; 2], peers: [Option<DatabaseUrl>; 2] },
+    /// The password is the superuser's, made for these servers: what is on them may be rows of a real source.
+    Throwaway {
+        clusters: Box<[Cluster; 2]>,
+        password: String,
+    },
+    Named {
+        servers: [DatabaseUrl; 2],
+        peers: [Option<DatabaseUrl>; 2],
+    },
 }
 
 /// The stage of one rehearsal, with what must live as long as it does.
@@ -59,8 +66,10 @@ impl Ground {
             let failure = Failure::new(format!("the source can't be read: {error}"));
             return Err(failure.with_hint("--schema FILE takes the definitions from a file instead, as `pg_dump --schema-only` writes it"));
         }
-        if let Some(Err(error)) = &target {
-            to_stderr(&format!("note: the target can't be asked for its version, which a rehearsal does not need: {error}"));
+        for (side, asked) in [(Side::Source, &source), (Side::Target, &target)] {
+            if let Some(Err(error)) = asked {
+                to_stderr(&format!("note: the {side} can't be asked who it is, and need not be there: {error}"));
+            }
         }
         let [source, target] = [source, target].map(|asked| asked.and_then(Result::ok));
         let servers = match named {
@@ -81,26 +90,41 @@ impl Ground {
     }
 
     pub(super) fn is_throwaway(&self) -> bool {
-        matches!(self.servers, Servers::Throwaway(_))
+        matches!(self.servers, Servers::Throwaway { .. })
+    }
+
+    /// What a person needs to connect to throwaway servers that are kept.
+    pub(super) fn password(&self) -> Option<&str> {
+        match &self.servers {
+            Servers::Throwaway { password, .. } => Some(password),
+            Servers::Named { .. } => None,
+        }
     }
 
     /// The stage for one rehearsal: throwaway servers get a `PgBouncer` in front where there is one on this machine.
     pub(super) async fn stage(&self, marker: &Marker) -> Result<Held, Failure> {
-        let clusters = match &self.servers {
+        let (clusters, password) = match &self.servers {
             Servers::Named { servers, peers } => {
                 let stage = rehearse::Stage { servers: servers.clone(), peers: peers.clone(), traffic: Vec::new(), entrance: None };
                 return Ok(Held { stage, _bouncer: None });
             }
-            Servers::Throwaway(clusters) => clusters,
+            Servers::Throwaway { clusters, password } => (clusters, password),
         };
         let [source, target] = &**clusters;
         let servers = [url(&source.url("postgres", "postgres"))?, url(&target.url("postgres", "postgres"))?];
         let mut stage = rehearse::Stage { servers, peers: [None, None], traffic: Vec::new(), entrance: None };
         let Ok(install) = pgbouncer() else { return Ok(Held { stage, _bouncer: None }) };
         let database = marker.database();
-        let bouncer = PgBouncer::start(&install, PgBouncerOptions::new(vec![Db::on(source, &database)])).await?;
-        stage.entrance = Some(url(&bouncer.url("postgres", &database))?);
-        stage.traffic.push(Traffic::PgBouncer { admin_url: url(&bouncer.admin_url())?, database, config_file: bouncer.config_file() });
+        let options = PgBouncerOptions {
+            users: ["postgres", "admin"].map(|user| (user.to_owned(), password.clone())).to_vec(),
+            settings: vec![("auth_type".to_owned(), "scram-sha-256".to_owned())],
+            ..PgBouncerOptions::new(vec![Db::on(source, &database)])
+        };
+        let bouncer = PgBouncer::start(&install, options).await?;
+        let with_password = |text: &str| url(text).map(|url| DatabaseUrl { password: Some(Secret::new(password.clone())), ..url });
+        stage.entrance = Some(with_password(&bouncer.url("postgres", &database))?);
+        let admin_url = with_password(&bouncer.admin_url())?;
+        stage.traffic.push(Traffic::PgBouncer { admin_url, database, config_file: bouncer.config_file() });
         Ok(Held { stage, _bouncer: Some(bouncer) })
     }
 }
@@ -109,11 +133,7 @@ impl Ground {
 async fn ask(url: &DatabaseUrl, wanted: bool) -> Option<PgResult<Identity>> {
     let asked = async {
         let client = connect(url, &Purpose::new("cutover/rehearse")).await?;
-        match identity(&client, url).await {
-            // A standby is read as well as a primary; only its place can't be taken.
-            Err(PgError::Refused { .. }) => Err(PgError::Mismatch(format!("{} is a standby", url.address()))),
-            known => known,
-        }
+        identity(&client, url).await
     };
     if wanted { Some(asked.await) } else { None }
 }
@@ -125,10 +145,14 @@ async fn start(source: Option<u32>, target: Option<u32>) -> Result<Servers, Fail
         }
         None => failure,
     })?;
+    let password = format!("{}{}", chance(), chance());
     // Before PostgreSQL 16 nothing starts a stream sooner than this.
-    let options = |name: &str| ClusterOptions::named(name).set("wal_retrieve_retry_interval", "200ms");
+    let options = |name: &str| ClusterOptions {
+        auth: Auth::Scram { password: password.clone() },
+        ..ClusterOptions::named(name).set("wal_retrieve_retry_interval", "200ms")
+    };
     let clusters = tokio::try_join!(Cluster::start(&source, options("source")), Cluster::start(&target, options("target")))?;
-    Ok(Servers::Throwaway(Box::new(clusters.into())))
+    Ok(Servers::Throwaway { clusters: Box::new(clusters.into()), password })
 }
 
 /// The servers that were named, and how they reach one another.
