@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod left_out;
 mod listen;
 mod output;
 mod plan_file;

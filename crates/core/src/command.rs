@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Fence, Identity, PlanRef, Shape, Side, Snapshot};
+use crate::{Fence, Identity, PlanRef, Shape, Side, Snapshot, plan::Filter};
 
 /// What somebody asks for, or what a step was observed to have done.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,8 @@ pub enum Command {
         source: Identity,
         /// The target.
         target: Identity,
+        /// Which tables it covers.
+        filter: Filter,
     },
     /// Follow a changed plan.
     RevisePlan {
@@ -24,6 +26,8 @@ pub enum Command {
         digest: String,
         /// What decides its steps.
         shape: Shape,
+        /// Which tables it wants to cover.
+        filter: Filter,
     },
     /// Drive the cutover from now on.
     TakeOver {
@@ -117,6 +121,14 @@ pub enum Refusal {
     WrongDatabase {
         /// Which, and how they differ.
         what: String,
+    },
+    /// What a cutover covers can't change under way: what was copied, published and fenced would no longer fit.
+    #[error("the plan's [tables] has changed since the cutover began: it covers {began}, the plan now says {now}")]
+    TablesChanged {
+        /// What the journal says.
+        began: Filter,
+        /// What the plan says.
+        now: Filter,
     },
     /// It is over.
     #[error("this cutover is over: it was {how}")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Lsn, Preparation, Side};
+use crate::{Lsn, Preparation, Side, plan::Filter};
 
 /// A server and database, by what cannot be mistaken for another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,9 @@ pub enum Event {
         source: Identity,
         /// The target.
         target: Identity,
+        /// Which tables it covers, to its end.
+        #[serde(default, skip_serializing_if = "Filter::is_all")]
+        filter: Box<Filter>,
     },
     /// The plan was changed.
     PlanRevised {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Fence, Identity, PlanRef, Preparation, Route, Shape, Side, Snapshot, Stream, Writes};
+use crate::{Fence, Identity, PlanRef, Preparation, Route, Shape, Side, Snapshot, Stream, Writes, plan::Filter};
 
 /// One change of hands that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -93,6 +93,8 @@ pub struct State {
     pub source: Identity,
     /// The target, likewise.
     pub target: Identity,
+    /// Which tables it covers.
+    pub filter: Filter,
     /// The fencing token.
     pub epoch: u64,
     /// Whose data counts.

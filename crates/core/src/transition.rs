@@ -1,6 +1,8 @@
 //! The one transition function: what may be decided, what each entry makes of the state, and what is next.
 
-use crate::{Command, Event, Identity, Illegal, Pause, Phase, PlanRef, Preparation, Refusal, Shape, Side, State, Step, Switch};
+use crate::{
+    Command, Event, Identity, Illegal, Pause, Phase, PlanRef, Preparation, Refusal, Shape, Side, State, Step, Switch, plan::Filter,
+};
 
 /// Decides whether a command may be obeyed, and if so which entries say it.
 ///
@@ -9,7 +11,7 @@ use crate::{Command, Event, Identity, Illegal, Pause, Phase, PlanRef, Preparatio
 pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Refusal> {
     let Some(state) = state else {
         return match command {
-            Command::Create { plan, shape, source, target } => create(plan, shape, source, target),
+            Command::Create { plan, shape, source, target, filter } => create(plan, shape, source, target, filter),
             _ => Err(Refusal::NotBegun),
         };
     };
@@ -22,7 +24,10 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
     match (command, &state.phase) {
         (Command::Create { .. }, _) => Err(Refusal::Begun),
         (Command::TakeOver { driver }, _) => Ok(take_over(state, driver)),
-        (Command::RevisePlan { digest, shape }, Phase::Preparing { .. } | Phase::Following | Phase::Completed) => {
+        (Command::RevisePlan { filter, .. }, _) if filter != state.filter => {
+            Err(Refusal::TablesChanged { began: state.filter.clone(), now: filter })
+        }
+        (Command::RevisePlan { digest, shape, .. }, Phase::Preparing { .. } | Phase::Following | Phase::Completed) => {
             let plan = PlanRef { digest, revision: state.plan.revision + 1, ..state.plan.clone() };
             Ok(vec![Event::PlanRevised { plan, shape }])
         }
@@ -71,7 +76,7 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
     }
 }
 
-fn create(plan: PlanRef, shape: Shape, source: Identity, target: Identity) -> Result<Vec<Event>, Refusal> {
+fn create(plan: PlanRef, shape: Shape, source: Identity, target: Identity, filter: Filter) -> Result<Vec<Event>, Refusal> {
     if source.system_identifier == target.system_identifier {
         let what = format!(
             "source ({}) and target ({}) are the same server: system identifier {}",
@@ -79,7 +84,7 @@ fn create(plan: PlanRef, shape: Shape, source: Identity, target: Identity) -> Re
         );
         return Err(Refusal::WrongDatabase { what });
     }
-    Ok(vec![Event::Created { plan, shape, source, target }])
+    Ok(vec![Event::Created { plan, shape, source, target, filter: Box::new(filter) }])
 }
 
 /// A new driver undoes a switch that it finds before its commit point: the budget is gone with the old driver, and so
@@ -130,11 +135,12 @@ fn abandon(state: &State, why: String) -> Result<Vec<Event>, Refusal> {
 pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
     let Some(state) = state else {
         return match event {
-            Event::Created { plan, shape, source, target } => Ok(State {
+            Event::Created { plan, shape, source, target, filter } => Ok(State {
                 plan: plan.clone(),
                 shape: *shape,
                 source: source.clone(),
                 target: target.clone(),
+                filter: Filter::clone(filter),
                 epoch: 1,
                 authority: Side::Source,
                 phase: Phase::Preparing { step: Preparation::Install },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Action, Fence, Lsn, Stream, Writes};
+use crate::{Action, Fence, Lsn, Stream, Writes, plan::Pattern};
 
 fn identity(system: &str) -> Identity {
     Identity { system_identifier: system.into(), database: "orders".into(), timeline: 1, major: 15, address: system.into() }
@@ -17,6 +17,7 @@ fn create(reverse: bool, smoke: bool) -> Command {
         shape: Shape { reverse, migrate: false, smoke },
         source: identity("1"),
         target: identity("2"),
+        filter: Filter::default(),
     }
 }
 
@@ -181,6 +182,31 @@ fn a_failed_smoke_test_leaves_the_way_back_open() {
     assert_eq!(cutover.state().authority, Side::Source);
 }
 
+/// What was copied, published and fenced fits one filter only; and a journal from before there were filters covers all.
+#[test]
+fn what_a_cutover_covers_is_fixed_when_it_begins() {
+    let filter = |exclude: &str| Filter { exclude: vec![Pattern::parse(exclude).unwrap()], ..Filter::default() };
+    let Command::Create { plan, shape, source, target, .. } = create(true, false) else { unreachable!() };
+    let begun = Command::Create { plan, shape, source, target, filter: filter("public.tmp_*") };
+    let events = decide(None, begun).unwrap();
+    let journalled: Vec<Event> = events.iter().map(|event| serde_json::from_value(serde_json::to_value(event).unwrap()).unwrap()).collect();
+    let state = replay(&journalled).unwrap().unwrap();
+    assert_eq!(state.filter, filter("public.tmp_*"));
+    let revise = |filter: Filter| decide(Some(&state), Command::RevisePlan { digest: "e".into(), shape, filter });
+    assert!(matches!(&revise(filter("public.\"tmp_\"*")).unwrap()[..], [Event::PlanRevised { .. }]), "the same, spelled otherwise");
+    for other in [Filter::default(), filter("public.tmp"), Filter { definitions: true, ..filter("public.tmp_*") }] {
+        let refused = revise(other.clone()).unwrap_err();
+        assert_eq!(refused, Refusal::TablesChanged { began: state.filter.clone(), now: other });
+        assert!(refused.to_string().contains("covers all tables without public.tmp_*"), "{refused}");
+    }
+
+    let all = decide(None, create(true, false)).unwrap();
+    let old = serde_json::to_value(&all[0]).unwrap();
+    assert!(old.get("filter").is_none(), "{old}");
+    let state = replay(&[serde_json::from_value(old).unwrap()]).unwrap().unwrap();
+    assert!(state.filter.is_all());
+}
+
 #[test]
 fn the_same_server_is_refused() {
     let command = Command::Create {
@@ -188,6 +214,7 @@ fn the_same_server_is_refused() {
         shape: Shape { reverse: true, migrate: false, smoke: false },
         source: identity("1"),
         target: identity("1"),
+        filter: Filter::default(),
     };
     assert!(matches!(decide(None, command), Err(Refusal::WrongDatabase { .. })));
 }

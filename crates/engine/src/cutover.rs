@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use cutover_core::{
-    Command, Phase, Plan, PlanRef, Preparation, Shape, Side, State,
-    plan::Check,
-    plan::{DatabaseUrl, SslMode},
+    Command, Phase, Plan, PlanRef, Preparation, Refusal, Shape, Side, State, decide,
+    plan::{Check, DatabaseUrl, SslMode, TableSettings},
 };
 use cutover_journal::{Entry, Journal, PostgresJournal, Tampered, Verified, open_postgres, open_sqlite};
 use cutover_postgres::{
     PgError,
+    catalogue::QualifiedName,
     connect::{Purpose, connect, tls_config},
+    coverage::{Coverage, LeftOut, left_out},
     names::Names,
     preflight::{self, Finding},
     verify::{self, user_check},
@@ -89,6 +90,49 @@ impl Cutover {
         Shape { reverse: self.plan.switch.reverse, migrate: self.plan.hooks.migrate.is_some(), smoke: self.plan.hooks.smoke.is_some() }
     }
 
+    /// What asks for the plan as it is now to count.
+    pub(crate) fn revision(&self) -> Command {
+        Command::RevisePlan { digest: self.digest.clone(), shape: self.shape(), filter: self.plan.tables.filter.clone() }
+    }
+
+    /// A plan that covers other tables than the cutover is no plan of it, wherever it stands.
+    pub(crate) fn refuse_other_tables(&self, state: &State) -> EngineResult<()> {
+        match decide(Some(state), self.revision()) {
+            Err(refusal @ Refusal::TablesChanged { .. }) => Err(refusal.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// How the plan wants both sides compared.
+    #[must_use]
+    pub fn verify_options(&self) -> verify::Options {
+        let plan = &self.plan.verify;
+        let settings = || self.plan.tables.settings.iter();
+        let name = |of: &TableSettings| QualifiedName { schema: of.schema.clone(), name: of.name.clone() };
+        verify::Options {
+            jobs: plan.jobs as usize,
+            chunk_rows: plan.chunk_rows,
+            chunk_rows_of: settings().filter_map(|of| Some((name(of), of.chunk_rows?))).collect(),
+            redact: settings().filter(|of| !of.redact.is_empty()).map(|of| (name(of), of.redact.clone())).collect(),
+            rechecks: plan.rechecks,
+            ..verify::Options::default()
+        }
+    }
+
+    /// What stays at the source and is neither moved nor fenced, the largest first; read there now.
+    ///
+    /// # Errors
+    /// If the journal can't be read or the source can't be reached.
+    pub async fn left_out(&self) -> EngineResult<Vec<LeftOut>> {
+        let filter = self.state().await?.map_or_else(|| self.plan.tables.filter.clone(), |state| state.filter);
+        if filter.is_all() {
+            return Ok(Vec::new());
+        }
+        let application = self.names.application("check");
+        let source = connect(&self.plan.source.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Source))?;
+        left_out(&source, &Coverage::of(&filter)).await.map_err(EngineError::database(Side::Source))
+    }
+
     pub(crate) fn endpoint(&self, side: Side) -> Endpoint {
         Endpoint { side, url: self.plan.database(side).url.clone() }
     }
@@ -139,6 +183,9 @@ impl Cutover {
                 what: format!("the cutover `{}` is {}: there is nothing to check any more", self.plan.name, state.phase.describe()),
                 hint: "a new one needs another name".to_owned(),
             });
+        }
+        if let Some(state) = &state {
+            self.refuse_other_tables(state)?;
         }
         let prepared = state.is_some_and(|state| !matches!(state.phase, Phase::Preparing { step: Preparation::Install }));
         self.preflight(prepared).await

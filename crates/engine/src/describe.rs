@@ -61,6 +61,7 @@ fn imagine(cutover: &Cutover) -> State {
         shape: cutover.shape(),
         source: identity(Side::Source),
         target: identity(Side::Target),
+        filter: cutover.plan.tables.filter.clone(),
         epoch: 1,
         authority: Side::Source,
         phase: Phase::Preparing { step: Preparation::Install },

@@ -153,6 +153,11 @@ impl EngineError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Refused(Refusal::TablesChanged { .. }) => {
+                let hint =
+                    "put [tables] back as it was; other tables want a cutover begun anew, after `cutover rollback --confirm` with this one";
+                Some(hint.to_owned())
+            }
             Self::Held(_) => Some("wait for it, or stop it; `cutover status` shows where it stands".to_owned()),
             Self::Superseded(_) => Some("nothing was harmed; `cutover status` shows where it stands".to_owned()),
             Self::Findings { .. } => Some("mend what is marked `error`; each finding says how; then `cutover check` again".to_owned()),

@@ -14,6 +14,7 @@ mod sides;
 mod status;
 
 pub use cutover::{Cutover, Goal};
+pub use cutover_postgres::coverage::LeftOut;
 pub use describe::{Call, StepPlan};
 pub use driver::Drive;
 pub use error::{EngineError, EngineResult};

@@ -4,6 +4,7 @@ use cutover_core::{Phase, Side, State, Stream};
 use cutover_postgres::{
     PgResult,
     connect::{Purpose, connect},
+    coverage::{Coverage, LeftOut, left_out},
     follow::{self, Cause, Drift, StreamStatus},
     gate,
     sessions::{self, Clients},
@@ -31,6 +32,8 @@ pub struct Status {
     pub cause: Option<Cause>,
     /// What was defined at one side and not at the other.
     pub drift: Vec<Drift>,
+    /// What stays at the source and is neither moved nor fenced, the largest first.
+    pub left_out: Vec<LeftOut>,
     /// Where traffic goes.
     pub traffic: Vec<TrafficStatus>,
     /// What a person should look at.
@@ -101,6 +104,18 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
             Err(error) => warnings.push(format!("the definitions can't be compared: {error}")),
         }
     }
+    let filter = state.as_ref().map_or(&cutover.plan.tables.filter, |state| &state.filter);
+    let left_out = match &source_client {
+        Ok(source) => left_out(source, &Coverage::of(filter)).await,
+        Err(_) => Ok(Vec::new()),
+    };
+    let left_out = left_out.unwrap_or_else(|error| {
+        warnings.push(format!("what is left out can't be told: {error}"));
+        Vec::new()
+    });
+    if let Some(Err(refused)) = state.as_ref().filter(|state| !state.ended()).map(|state| cutover.refuse_other_tables(state)) {
+        warnings.push(refused.to_string());
+    }
     let traffic = traffic(cutover).await;
     warnings.extend(contradictions(state.as_ref(), &sides, &traffic));
     Ok(Status {
@@ -111,6 +126,7 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
         stream,
         cause,
         drift,
+        left_out,
         traffic,
         warnings,
     })

@@ -1,13 +1,14 @@
 //! What a database holds: the tables, columns and sequences that a cutover moves.
 //!
 //! One definition of "the user's tables" serves publication, copy, gate, verification and preflight. They are the
-//! ordinary and partitioned tables outside the system's schemas and ours that no extension owns.
+//! ordinary and partitioned tables outside the system's schemas and ours that no extension owns, and that the cutover
+//! covers which is installed in the database (`coverage.rs`).
 
 use cutover_core::Lsn;
 use serde::Serialize;
 use tokio_postgres::GenericClient;
 
-use crate::{PgError, PgResult, names::ident};
+use crate::{PgError, PgResult, coverage::Coverage, names::ident};
 
 /// A condition on `pg_class c` joined with `pg_namespace n`: a relation of the user's.
 pub const USER_RELATION: &str = "n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'pg_toast', 'cutover']::name[]) \
@@ -136,11 +137,20 @@ pub struct Sequence {
     pub owned_by: Option<String>,
 }
 
-/// All tables of the user's, by name.
+/// The tables that the cutover in this database covers, by name; all of the user's where there is none.
 ///
 /// # Errors
 /// [`PgError::Sql`].
 pub async fn tables<C: GenericClient>(client: &C) -> PgResult<Vec<Table>> {
+    tables_in(client, &Coverage::installed(client).await?).await
+}
+
+/// The user's tables that are covered, by name.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn tables_in<C: GenericClient>(client: &C, coverage: &Coverage) -> PgResult<Vec<Table>> {
+    let covered = coverage.inside();
     let sql = format!(
         "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relispartition, c.relpersistence::text, c.relreplident::text, \
              pg_catalog.pg_get_userbyid(c.relowner)::text, COALESCE(pg_catalog.pg_table_size(c.oid), 0), c.reltuples::float8, \
@@ -150,11 +160,11 @@ pub async fn tables<C: GenericClient>(client: &C) -> PgResult<Vec<Table>> {
                    AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END), '{{}}'), \
              EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'cutover_gate' AND t.tgenabled = 'O') \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {USER_RELATION} \
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {covered} \
          ORDER BY n.nspname, c.relname"
     );
     let rows = client.query(&sql, &[]).await.map_err(|error| PgError::sql("listing the tables", error))?;
-    let mut columns = columns(client).await?;
+    let mut columns = columns(client, &covered).await?;
     let table = |row: &tokio_postgres::Row| {
         let oid: u32 = row.get(0);
         Table {
@@ -175,7 +185,7 @@ pub async fn tables<C: GenericClient>(client: &C) -> PgResult<Vec<Table>> {
     Ok(rows.iter().map(table).collect())
 }
 
-async fn columns<C: GenericClient>(client: &C) -> PgResult<std::collections::HashMap<u32, Vec<Column>>> {
+async fn columns<C: GenericClient>(client: &C, covered: &str) -> PgResult<std::collections::HashMap<u32, Vec<Column>>> {
     let sql = format!(
         "SELECT a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.atttypid, \
              e.typtype::text, e.oid < 16384, a.attnotnull, a.attgenerated::text, a.attidentity::text, \
@@ -184,7 +194,7 @@ async fn columns<C: GenericClient>(client: &C) -> PgResult<std::collections::Has
          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          JOIN pg_catalog.pg_type e ON e.oid = CASE WHEN t.typelem <> 0 AND t.typlen = -1 THEN t.typelem ELSE t.oid END \
-         WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {USER_RELATION} \
+         WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND {covered} \
          ORDER BY a.attrelid, a.attnum"
     );
     let rows = client.query(&sql, &[]).await.map_err(|error| PgError::sql("listing the columns", error))?;
@@ -205,11 +215,21 @@ async fn columns<C: GenericClient>(client: &C) -> PgResult<std::collections::Has
     Ok(columns)
 }
 
-/// All sequences of the user's, owned or not, by name, with their state.
+/// The sequences that the cutover in this database covers, owned or not, by name, with their state; all of the user's
+/// where there is none.
 ///
 /// # Errors
 /// [`PgError::Sql`], also where one may not be read.
 pub async fn sequences<C: GenericClient>(client: &C) -> PgResult<Vec<Sequence>> {
+    sequences_in(client, &Coverage::installed(client).await?).await
+}
+
+/// The user's sequences that are covered, likewise.
+///
+/// # Errors
+/// As [`sequences`].
+pub async fn sequences_in<C: GenericClient>(client: &C, coverage: &Coverage) -> PgResult<Vec<Sequence>> {
+    let covered = coverage.inside();
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle, \
              (SELECT o.refobjid::regclass::text || '.' || a.attname FROM pg_catalog.pg_depend o \
@@ -217,7 +237,7 @@ pub async fn sequences<C: GenericClient>(client: &C) -> PgResult<Vec<Sequence>> 
                  WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i') LIMIT 1) \
          FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relpersistence <> 't' AND {USER_RELATION} ORDER BY n.nspname, c.relname"
+         WHERE c.relpersistence <> 't' AND {covered} ORDER BY n.nspname, c.relname"
     );
     let rows = client.query(&sql, &[]).await.map_err(|error| PgError::sql("listing the sequences", error))?;
     let names: Vec<QualifiedName> = rows.iter().map(|row| QualifiedName { schema: row.get(0), name: row.get(1) }).collect();

@@ -10,6 +10,7 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::{
     PgError, PgResult, catalogue,
     connect::{Purpose, connect},
+    coverage::Coverage,
     gate,
     names::{Names, ident},
     pool::{share_out, work_through},
@@ -148,10 +149,13 @@ fn header(line: &str) -> Option<(&str, &str)> {
 async fn refresh_views(source: &DatabaseUrl, mut target: Client, names: &Names, epoch: u64) -> PgResult<usize> {
     let doing = "refreshing the materialised views";
     let origin = connect(source, &Purpose::new(&names.application("indexes"))).await?;
-    let sql = "SELECT schemaname::text, matviewname::text FROM pg_catalog.pg_matviews m \
+    let covered = Coverage::installed(&origin).await?.inside();
+    let sql = format!(
+        "SELECT schemaname::text, matviewname::text FROM pg_catalog.pg_matviews m \
          JOIN pg_catalog.pg_class c ON c.relname = m.matviewname AND c.relkind = 'm' \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = m.schemaname WHERE ispopulated ORDER BY c.oid";
-    let rows = origin.query(sql, &[]).await.map_err(|error| PgError::sql(doing, error))?;
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = m.schemaname WHERE ispopulated AND {covered} ORDER BY c.oid"
+    );
+    let rows = origin.query(&sql, &[]).await.map_err(|error| PgError::sql(doing, error))?;
     let mut left: Vec<String> = rows.iter().map(|row| format!("{}.{}", ident(row.get(0)), ident(row.get(1)))).collect();
     let count = left.len();
     gate::let_pass(&target, "indexes").await?;

@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod clone;
 pub mod connect;
 pub mod copy;
+pub mod coverage;
 mod error;
 pub mod follow;
 pub mod gate;

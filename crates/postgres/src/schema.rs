@@ -7,8 +7,9 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::{
-    PgError, PgResult,
+    PgError, PgResult, catalogue,
     connect::{Purpose, connect},
+    coverage::{Coverage, dangling_definitions, left_out},
     gate,
     names::Names,
     tools::Tools,
@@ -25,8 +26,8 @@ const OURS_SQL: &str = "SELECT pg_catalog.concat_ws(' ', tableoid::oid, oid) FRO
 pub(crate) struct Dump {
     tools: Tools,
     folder: TempDir,
-    /// Catalogue and OID of what is ours.
-    ours: HashSet<String>,
+    /// Catalogue and OID of what is left out of its lists: what is ours, and what the target can't take because it reaches what is left out.
+    without: HashSet<String>,
 }
 
 /// A section of a dump.
@@ -62,19 +63,28 @@ impl Section {
 }
 
 impl Dump {
-    /// Reads the definitions at `source`, so that they can be written to a server of major `writes`.
+    /// Reads the definitions at `source` that the cutover covers, so that they can be written to a server of major `writes`.
     pub(crate) async fn read(source: &DatabaseUrl, names: &Names, writes: u32, tools: &[PathBuf]) -> PgResult<Self> {
         let client = connect(source, &Purpose::new(&names.application("schema"))).await?;
-        Self::read_as(source, None, Tools::find(major(&client).await?, writes, tools).await?).await
+        let tools = Tools::find(major(&client).await?, writes, tools).await?;
+        let left_out = left_out(&client, &Coverage::defined(&client).await?).await?;
+        // Quoted, a name is no pattern.
+        let excluded = left_out.iter().map(|left_out| format!("--exclude-table={}", left_out.name.quoted()));
+        let mut dump = Self::of(source, &client, tools, excluded.collect()).await?;
+        dump.without.extend(dangling_definitions(&client).await?);
+        Ok(dump)
     }
 
-    /// Reads the definitions that an exported snapshot sees, or the present ones.
-    pub(crate) async fn read_as(source: &DatabaseUrl, snapshot: Option<&str>, tools: Tools) -> PgResult<Self> {
+    /// Reads the definitions that an exported snapshot sees, all of them. `client` is a session of the same database.
+    pub(crate) async fn read_as(source: &DatabaseUrl, client: &Client, snapshot: &str, tools: Tools) -> PgResult<Self> {
+        Self::of(source, client, tools, vec![format!("--snapshot={snapshot}")]).await
+    }
+
+    async fn of(source: &DatabaseUrl, client: &Client, tools: Tools, more: Vec<String>) -> PgResult<Self> {
         let folder =
             TempDir::with_prefix("cutover-schema-").map_err(|source| PgError::Io { doing: "making a temporary folder".into(), source })?;
-        let mut dump = Self { tools, folder, ours: HashSet::new() };
+        let mut dump = Self { tools, folder, without: HashSet::new() };
         let file = dump.file("dump");
-        let snapshot = snapshot.map(|snapshot| format!("--snapshot={snapshot}"));
         let mut arguments = vec![
             "--format=custom",
             "--encoding=UTF8",
@@ -85,11 +95,11 @@ impl Dump {
             "--file",
             &file,
         ];
-        arguments.extend(snapshot.as_deref());
+        arguments.extend(more.iter().map(String::as_str));
         dump.tools.run("pg_dump", source, &arguments, None).await?;
         // Afterwards: what the dump holds of ours was there then, or is still.
         let rows = client.query(OURS_SQL, &[]).await.map_err(|error| PgError::sql("looking for gates", error))?;
-        dump.ours = rows.iter().map(|row| row.get(0)).collect();
+        dump.without = rows.iter().map(|row| row.get(0)).collect();
         Ok(dump)
     }
 
@@ -97,13 +107,13 @@ impl Dump {
         self.folder.path().join(name).to_string_lossy().into_owned()
     }
 
-    /// One section as SQL, without what is ours.
+    /// One section as SQL, without what is left out.
     pub(crate) async fn sql(&self, section: Section) -> PgResult<String> {
         let (dump, list) = (self.file("dump"), self.file("list"));
         let entries = self.tools.run_offline("pg_restore", &["--list", &dump], None).await?;
         let listed = std::str::from_utf8(&entries).map_err(|_| PgError::Mismatch("the dump's list is not UTF-8".to_owned()))?.lines();
         let wanted: Vec<&str> =
-            listed.filter(|line| !identity(line).is_some_and(|id| self.ours.contains(&id)) && section.holds(line)).collect();
+            listed.filter(|line| !identity(line).is_some_and(|id| self.without.contains(&id)) && section.holds(line)).collect();
         tokio::fs::write(&list, wanted.join("\n")).await.map_err(|source| PgError::Io { doing: format!("writing {list}"), source })?;
         let file = format!("--use-list={list}");
         let arguments: Vec<&str> = section.argument().into_iter().chain([file.as_str(), "--file=-", &dump]).collect();
@@ -180,7 +190,7 @@ async fn restore_session(client: &Client) -> PgResult<()> {
 async fn refuse_strange_tables(target: &Client) -> PgResult<()> {
     let failed = |error| PgError::sql("looking whose tables the target holds", error);
     let filled: bool = target.query_one("SELECT filled FROM cutover.owner", &[]).await.map_err(failed)?.get(0);
-    let tables = crate::catalogue::tables(target).await?;
+    let tables = catalogue::tables_in(target, &Coverage::all()).await?;
     if filled || tables.is_empty() {
         return Ok(());
     }

@@ -10,6 +10,8 @@ mod ground;
 mod keys;
 #[path = "verify/moving.rs"]
 mod moving;
+#[path = "verify/settings.rs"]
+mod settings;
 
 use cutover_core::{Side, plan::DatabaseUrl};
 use cutover_postgres::{

@@ -8,6 +8,7 @@ use cutover_engine::{Cutover, Drive, EngineError, EngineResult, Failpoint, Goal}
 use crate::{
     args::{Global, Output, Reasoned, Retire, Rollback, Run, Until},
     commands::check,
+    left_out,
     listen::Listener,
     output::{Failure, print_json, to_stderr, to_stdout},
     plan_file, stop,
@@ -20,7 +21,7 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
         Until::Switched => Goal::Switched,
     };
     if goal == Goal::Switched && cutover.state().await?.is_none_or(|state| state.authority == Side::Source && !state.ended()) {
-        announce(&cutover);
+        announce(&cutover).await;
         if cutover.plan().switch.reverse {
             agree(global)?;
         } else {
@@ -58,7 +59,7 @@ pub(crate) async fn retire(global: &Global, args: &Retire) -> Result<(), Failure
 }
 
 /// What a switch changes, how far it reaches, and whether it can be undone.
-fn announce(cutover: &Cutover) {
+async fn announce(cutover: &Cutover) {
     let plan = cutover.plan();
     let [source, target] = Side::BOTH.map(|side| plan.database(side).url.address());
     let budget = plan.pause.budget.as_secs_f64();
@@ -67,9 +68,10 @@ fn announce(cutover: &Cutover) {
     } else {
         ("the source stays as it was at that moment and refuses writes", "none: the plan says `reverse = false`")
     };
+    let left_out = left_out::ask(cutover).await.map(|left_out| format!("\nleft out: {left_out}")).unwrap_or_default();
     to_stderr(&format!(
         "before:   writes at the source, {source}\nafter:    writes at the target, {target}; {then}\n\
-         pause:    at most {budget} s, {} attempts; one that takes longer is undone\nway back: {back}\n",
+         pause:    at most {budget} s, {} attempts; one that takes longer is undone\nway back: {back}{left_out}\n",
         plan.pause.attempts
     ));
 }

@@ -8,6 +8,7 @@ use cutover_engine::StepPlan;
 
 use crate::{
     args::{Global, Output},
+    left_out,
     output::{Failure, Paint, print_json, to_stdout},
     plan_file,
 };
@@ -16,12 +17,18 @@ pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
     let cutover = plan_file::open(global).await?;
     let steps = cutover.steps().await?;
     let checks = &cutover.plan().checks;
+    let filter = &cutover.plan().tables.filter;
     match global.output {
         Output::Json => {
             let checks: Vec<_> = checks.iter().map(json).collect();
-            print_json(&serde_json::json!({ "plan": cutover.plan().name, "steps": steps, "checks": checks }));
+            print_json(
+                &serde_json::json!({ "plan": cutover.plan().name, "steps": steps, "checks": checks, "tables": filter, "left_out": cutover.left_out().await.ok() }),
+            );
         }
         Output::Human => {
+            if let Some(left_out) = left_out::ask(&cutover).await {
+                to_stdout(&format!("{} {left_out}", Paint::stdout().bold("left out:")));
+            }
             for (at, step) in steps.iter().enumerate() {
                 if step.name == FIRST_OF_A_SWITCH {
                     checks.iter().for_each(print_check);

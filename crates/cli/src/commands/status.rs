@@ -7,6 +7,7 @@ use cutover_engine::Status as Standing;
 
 use crate::{
     args::{Global, Output, Status},
+    left_out,
     output::{Failure, Paint, bytes, print_json, to_stdout},
     plan_file, stop,
 };
@@ -73,6 +74,9 @@ fn print(status: &Standing) {
     }
     for drift in &status.drift {
         to_stdout(&format!("  {} {drift}", paint.yellow("definitions differ:")));
+    }
+    if let Some(left_out) = left_out::line(&status.left_out) {
+        to_stdout(&format!("  left out {left_out}"));
     }
     for adapter in &status.traffic {
         to_stdout(&format!("  traffic {}: {}", adapter.name, adapter.detail));

@@ -74,15 +74,8 @@ fn judge(tables: Option<&verify::Report>, checks: &[user_check::Report]) -> Resu
 }
 
 async fn compare(cutover: &Cutover, args: &Verify) -> Result<verify::Report, Failure> {
-    let plan = &cutover.plan().verify;
     let tables = args.tables.iter().map(|name| table(name)).collect::<Result<Vec<_>, _>>()?;
-    let options = verify::Options {
-        jobs: plan.jobs as usize,
-        chunk_rows: plan.chunk_rows,
-        rechecks: plan.rechecks,
-        tables: (!tables.is_empty()).then_some(tables),
-        ..verify::Options::default()
-    };
+    let options = verify::Options { tables: (!tables.is_empty()).then_some(tables), ..cutover.verify_options() };
     let progress = verify::Progress::default();
     let began = std::time::Instant::now();
     let work = cutover.verify(&options, &progress);

@@ -8,6 +8,7 @@ mod checks;
 mod contrib;
 mod controllers;
 mod faults;
+mod filters;
 mod following;
 mod known;
 mod many;

@@ -9,13 +9,20 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Check, Copy, Database, DatabaseUrl, Expect, Format, Hooks, Pause, Plan, PlanError, Switch, Traffic, Verify,
+    Check, Copy, Database, DatabaseUrl, Expect, Filter, Format, Hooks, Pattern, Pause, Plan, PlanError, Switch, TableSettings, Tables,
+    Traffic, Verify,
     error::nearest,
     file::{self, File, Text},
 };
 
 /// Longest name of a plan: slots and publications are named after it and end at 63 bytes.
 const LONGEST_NAME: usize = 40;
+
+/// Rows in a chunk of a verification.
+const CHUNK_ROWS: RangeInclusive<u32> = 1..=1_000_000;
+
+/// Patterns in each list of `[tables]`: each costs something at every look into a catalogue.
+const MOST_PATTERNS: usize = 1000;
 
 /// How long one answer to a check may take.
 const CHECK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
@@ -30,11 +37,12 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         target: reader.database(&raw.target)?,
         journal: raw.journal.as_ref().map(|journal| reader.url(&journal.url)).transpose()?,
         application_roles: raw.application.roles.iter().flatten().map(|role| reader.expand(role)).collect::<Result<_, _>>()?,
+        tables: reader.tables(&raw.tables, &raw.table)?,
         pause: reader.pause(&raw.pause)?,
         copy: Copy { jobs: reader.number(raw.copy.jobs.as_ref(), 4, 1..=64)? },
         verify: Verify {
             jobs: reader.number(raw.verify.jobs.as_ref(), 2, 1..=64)?,
-            chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, 1..=1_000_000)?,
+            chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, CHUNK_ROWS)?,
             rechecks: reader.number(raw.verify.rechecks.as_ref(), 5, 1..=100)?,
         },
         switch: Switch {
@@ -115,6 +123,49 @@ impl Reader<'_> {
             attempts: self.number(pause.attempts.as_ref(), 3, 1..=100)?,
             lag_bytes: self.number(pause.lag_bytes.as_ref(), 1 << 20, 1..=u64::MAX)?,
         })
+    }
+
+    fn tables(&self, raw: &file::Tables, tables: &[file::Table]) -> Result<Tables, PlanError> {
+        let patterns = |list: &[Text]| list.iter().map(|text| self.pattern(text)).collect::<Result<Vec<_>, _>>();
+        if let Some(include) = raw.include.as_ref().filter(|include| include.get_ref().is_empty()) {
+            let hint = Some("name at least one, like \"public.*\"; without the key all tables are covered".to_owned());
+            return Err(self.fault(include.span(), "nothing is included", hint));
+        }
+        let include = raw.include.as_ref().map(|include| patterns(include.get_ref())).transpose()?;
+        let exclude = patterns(raw.exclude.as_deref().unwrap_or_default())?;
+        let too_many = [raw.include.as_ref().map(Spanned::get_ref), raw.exclude.as_ref()]
+            .into_iter()
+            .flatten()
+            .find_map(|list| list.get(MOST_PATTERNS));
+        if let Some(text) = too_many {
+            let hint = Some("let patterns stand for several tables: billing.* or public.tmp_*".to_owned());
+            return Err(self.fault(text.span(), format!("more than {MOST_PATTERNS} patterns in one list"), hint));
+        }
+        let filter = Filter { include, exclude, definitions: raw.definitions.unwrap_or(false) };
+        let mut settings: Vec<TableSettings> = Vec::with_capacity(tables.len());
+        for table in tables {
+            let one = self.table(table)?;
+            if settings.iter().any(|other| (&other.schema, &other.name) == (&one.schema, &one.name)) {
+                let hint = Some("keep one section [[table]] for each table".to_owned());
+                return Err(self.fault(table.name.span(), format!("`{}` has two sections", table.name.get_ref()), hint));
+            }
+            settings.push(one);
+        }
+        Ok(Tables { filter, cut_foreign_keys: raw.cut_foreign_keys.unwrap_or(false), settings })
+    }
+
+    fn pattern(&self, text: &Text) -> Result<Pattern, PlanError> {
+        Pattern::parse(&self.expand(text)?).map_err(|error| self.fault(text.span(), error.message, Some(error.hint)))
+    }
+
+    fn table(&self, raw: &file::Table) -> Result<TableSettings, PlanError> {
+        let Some((schema, name)) = self.pattern(&raw.name)?.exact() else {
+            let hint = Some("name one table; a `*` in its name goes into double quotes".to_owned());
+            return Err(self.fault(raw.name.span(), "a section [[table]] is about one table", hint));
+        };
+        let chunk_rows = raw.chunk_rows.as_ref().map(|rows| self.number(Some(rows), 1, CHUNK_ROWS)).transpose()?;
+        let redact = raw.redact.iter().flatten().map(|column| self.expand(column)).collect::<Result<_, _>>()?;
+        Ok(TableSettings { schema, name, chunk_rows, redact })
     }
 
     fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {

@@ -17,6 +17,10 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) application: Application,
     #[serde(default)]
+    pub(super) tables: Tables,
+    #[serde(default)]
+    pub(super) table: Vec<Table>,
+    #[serde(default)]
     pub(super) pause: Pause,
     #[serde(default)]
     pub(super) copy: Copy,
@@ -51,6 +55,23 @@ pub(super) struct Journal {
 #[serde(deny_unknown_fields)]
 pub(super) struct Application {
     pub(super) roles: Option<Vec<Text>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tables {
+    pub(super) include: Option<Spanned<Vec<Text>>>,
+    pub(super) exclude: Option<Vec<Text>>,
+    pub(super) definitions: Option<bool>,
+    pub(super) cut_foreign_keys: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    pub(super) name: Text,
+    pub(super) chunk_rows: Option<Spanned<u32>>,
+    pub(super) redact: Option<Vec<Text>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -5,14 +5,16 @@ mod error;
 mod file;
 mod rehearse;
 mod secret;
+mod tables;
 mod url;
 
 use std::{path::PathBuf, time::Duration};
 
 pub use self::{
-    error::PlanError,
+    error::{PlanError, nearest},
     rehearse::{Data, Rehearse},
     secret::Secret,
+    tables::{Filter, Pattern, PatternError, Piece, TableSettings, Tables, spell},
     url::{DatabaseUrl, SslMode},
 };
 
@@ -29,6 +31,8 @@ pub struct Plan {
     pub journal: Option<DatabaseUrl>,
     /// The application's roles; found out from the catalogue where empty.
     pub application_roles: Vec<String>,
+    /// Which tables move, and what is said of single ones.
+    pub tables: Tables,
     /// How long writes may stand still.
     pub pause: Pause,
     /// How rows are copied.

@@ -140,3 +140,74 @@ fn faults_of_checks_have_a_place_and_a_hint() {
     let error = with_checks("[[check]]\nname = \"a\"").unwrap_err();
     assert!(error.message.contains("missing field `sql`"), "{error}");
 }
+
+fn with_tables(tables: &str) -> Result<Plan, PlanError> {
+    parse(&format!("{SMALLEST}{tables}"))
+}
+
+#[test]
+fn tables_are_all_unless_the_plan_says_otherwise() {
+    let tables = parse(SMALLEST).unwrap().tables;
+    assert_eq!(tables, Tables::default());
+    assert!(tables.filter.is_all());
+    assert_eq!(tables.filter.to_string(), "all tables");
+    let text = "[tables]\ninclude = [\"public.*\", 'billing.\"In*voices\"']\nexclude = ['public.tmp_**x']\ndefinitions = true\ncut_foreign_keys = true\n\
+        [[table]]\nname = \"public.documents\"\nchunk_rows = 500\nredact = [\"body\", \"E-mail\"]\n[[table]]\nname = 'public.\"a.\"\"b\"'";
+    let tables = with_tables(text).unwrap().tables;
+    let texts = |patterns: &[Pattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(tables.filter.include.as_ref().unwrap()), ["public.*", "billing.\"In*voices\""]);
+    assert_eq!(texts(&tables.filter.exclude), ["public.tmp_*x"]);
+    assert!(tables.filter.definitions && tables.cut_foreign_keys && !tables.filter.is_all());
+    let settings = |name: &str, chunk_rows: Option<u32>, redact: &[&str]| TableSettings {
+        schema: "public".to_owned(),
+        name: name.to_owned(),
+        chunk_rows,
+        redact: redact.iter().map(|column| (*column).to_owned()).collect(),
+    };
+    assert_eq!(tables.settings, [settings("documents", Some(500), &["body", "E-mail"]), settings("a.\"b", None, &[])]);
+}
+
+#[test]
+fn a_pattern_is_cut_at_its_stars_and_keeps_what_is_quoted() {
+    let text = |text: &str| Piece::Text(text.to_owned());
+    let pieces = |pattern: &str| Pattern::parse(pattern).map(|pattern| (pattern.schema, pattern.name)).unwrap();
+    assert_eq!(pieces("public.orders"), (vec![text("public")], vec![text("orders")]));
+    assert_eq!(pieces("*.*_old"), (vec![Piece::Any], vec![Piece::Any, text("_old")]));
+    assert_eq!(pieces("\"A.b\".x\"*Y\"*"), (vec![text("A.b")], vec![text("x*Y"), Piece::Any]));
+    assert_eq!(pieces("größe.\"it\"\"s %\""), (vec![text("größe")], vec![text("it\"s %")]));
+    for written in ["public.orders", "*.*_old", "\"A.b\".\"x*Y\"*", "größe.\"it\"\"s %\""] {
+        assert_eq!(Pattern::parse(written).unwrap().to_string(), written);
+    }
+    assert_eq!(Pattern::parse("a.b").unwrap().exact(), Some(("a".to_owned(), "b".to_owned())));
+    assert_eq!(Pattern::parse("a.b*").unwrap().exact(), None);
+}
+
+#[test]
+fn faults_of_tables_have_a_place_and_a_hint() {
+    let exclude = |pattern: &str| format!("[tables]\nexclude = ['public.a', '{pattern}']");
+    let cases = [
+        (exclude("orders"), (17, 24), "names no schema", "public.orders"),
+        (exclude("a.b.c"), (17, 24), "more than two parts", "double quotes"),
+        (exclude("public.Orders"), (17, 24), "capitals outside quotes", "lower case"),
+        (exclude("public.odd-name"), (17, 24), "`-` outside quotes", "double quotes"),
+        (exclude("public.\"odd"), (17, 24), "not closed", "close it"),
+        (exclude("public.\"\""), (17, 24), "empty name", "between"),
+        (exclude("public."), (17, 24), "empty part", "public.orders"),
+        (exclude(".x"), (17, 24), "empty part", "public.orders"),
+        ("[tables]\ninclude = []".to_owned(), (17, 11), "nothing is included", "public.*"),
+        ("[tables]\nincludes = []".to_owned(), (17, 1), "unknown field `includes`", "did you mean `include`"),
+        ("[[table]]\nname = \"public.*\"".to_owned(), (17, 8), "about one table", "double quotes"),
+        ("[[table]]\nname = \"public.a\"\nchunk_rows = 0".to_owned(), (18, 14), "0 is out of range", "from 1"),
+        ("[[table]]\nname = \"a.b\"\n[[table]]\nname = 'a.\"b\"'".to_owned(), (19, 8), "two sections", "one section"),
+        ("[[table]]\nname = \"a.b\"\nredacted = []".to_owned(), (18, 1), "unknown field `redacted`", "did you mean `redact`"),
+    ];
+    for (text, place, message, hint) in cases {
+        let error = with_tables(&text).unwrap_err();
+        assert!(error.message.contains(message), "{error}");
+        assert_eq!((error.line, error.column), place, "{error}");
+        assert!(error.hint.as_deref().unwrap_or_default().contains(hint), "{error:?}");
+    }
+    let many: String = (0..1001).map(|at| format!("'public.t{at}',")).collect();
+    let error = with_tables(&format!("[tables]\nexclude = [{many}]")).unwrap_err();
+    assert!(error.message.contains("more than 1000 patterns"), "{error}");
+}

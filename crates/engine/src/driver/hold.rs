@@ -49,11 +49,11 @@ impl<'a> Driver<'a> {
         if self.log.begun()?.ended() {
             return Ok(());
         }
+        self.cutover.refuse_other_tables(self.log.begun()?)?;
         self.refuse_strangers().await?;
         self.say(Command::TakeOver { driver }).await?;
         if self.log.begun()?.plan.digest != self.cutover.digest {
-            let command = Command::RevisePlan { digest: self.cutover.digest.clone(), shape: self.cutover.shape() };
-            match self.say(command).await {
+            match self.say(self.cutover.revision()).await {
                 Err(EngineError::Refused(_)) => {
                     let phase = self.log.begun()?.phase.describe();
                     self.note(Notice::Note(format!("the plan file has changed; it counts when the cutover is no longer {phase}")));
@@ -105,7 +105,8 @@ impl<'a> Driver<'a> {
         self.sides.expect(Side::Source, &source);
         self.sides.expect(Side::Target, &target);
         let plan = self.cutover.plan_ref();
-        self.say(Command::Create { plan, shape: self.cutover.shape(), source, target }).await
+        let filter = self.cutover.plan.tables.filter.clone();
+        self.say(Command::Create { plan, shape: self.cutover.shape(), source, target, filter }).await
     }
 
     /// The session that holds the journal may have broken. It is taken again: an append is conditional, so if somebody

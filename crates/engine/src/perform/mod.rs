@@ -5,11 +5,16 @@ mod prepare;
 use std::time::Duration;
 
 use cutover_core::{Action, Fence, Hook, Phase, Side, Stream};
-use cutover_postgres::{follow, gate, identity::identity, sequences, stream};
+use cutover_postgres::{
+    coverage::{Coverage, left_out},
+    follow, gate,
+    identity::identity,
+    sequences, stream,
+};
 use cutover_traffic::run_hook;
 use tokio::time::Instant;
 
-pub(crate) use self::prepare::{judge, user_check, verify, verify_options};
+pub(crate) use self::prepare::{judge, user_check, verify};
 use crate::{EngineError, EngineResult, Notice, driver::Driver};
 
 impl Driver<'_> {
@@ -18,10 +23,7 @@ impl Driver<'_> {
         let epoch = self.state()?.epoch;
         let names = &self.cutover.names;
         match action {
-            Action::InstallGate(side) => {
-                let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
-                gate::install(client, names.plan(), side, epoch).await.map_err(EngineError::database(side))
-            }
+            Action::InstallGate(side) => self.install_gate(side, epoch).await,
             Action::CloseGate(side) => self.close_gate(side, epoch, deadline).await,
             Action::OpenGate(side) => {
                 let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
@@ -122,6 +124,21 @@ impl Driver<'_> {
                 gate::remove(client, names.plan(), epoch).await.map_err(EngineError::database(side))
             }
         }
+    }
+
+    /// From here on both databases know what the cutover covers; the journal names what it leaves out.
+    async fn install_gate(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let filter = self.state()?.filter.clone();
+        let names = &self.cutover.names;
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        gate::install(client, names.plan(), side, epoch).await.map_err(EngineError::database(side))?;
+        gate::cover(client, epoch, &filter).await.map_err(EngineError::database(side))?;
+        if side == Side::Source && !filter.is_all() {
+            let left_out = left_out(client, &Coverage::of(&filter)).await.map_err(EngineError::database(side))?;
+            let named: Vec<String> = left_out.iter().map(|relation| relation.name.to_string()).collect();
+            self.observed.facts = [("relations_left_out".to_owned(), named.len().into()), ("left_out".to_owned(), named.into())].into();
+        }
+        Ok(())
     }
 
     /// Traffic and hooks know no epoch; so a database is asked for them whether it has seen a newer driver.

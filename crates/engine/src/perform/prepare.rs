@@ -2,10 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover_core::{
-    Command, Plan, Side, State, Stream,
-    plan::{Check, Verify},
-};
+use cutover_core::{Command, Side, State, Stream, plan::Check};
 use cutover_postgres::{
     copy, follow, gate, index, schema,
     verify::{
@@ -108,7 +105,7 @@ impl Driver<'_> {
     }
 
     pub(super) async fn verify(&mut self) -> EngineResult<()> {
-        let options = verify_options(&self.cutover.plan);
+        let options = self.cutover.verify_options();
         let progress = verify::Progress::default();
         let state = self.state()?.clone();
         let began = Instant::now();
@@ -152,14 +149,7 @@ impl Driver<'_> {
 
 /// Asks one of the user's own questions, as the stream flows now.
 pub(crate) async fn user_check(cutover: &Cutover, state: Option<&State>, check: &Check) -> user_check::Report {
-    let options = verify::Options { rechecks: cutover.plan.verify.rechecks, ..verify::Options::default() };
-    user_check::run(check, &sides(cutover, state), &cutover.names, &options).await
-}
-
-/// How the plan wants both sides compared.
-pub(crate) fn verify_options(plan: &Plan) -> verify::Options {
-    let Verify { jobs, chunk_rows, rechecks } = plan.verify;
-    verify::Options { jobs: jobs as usize, chunk_rows, rechecks, ..verify::Options::default() }
+    user_check::run(check, &sides(cutover, state), &cutover.names, &cutover.verify_options()).await
 }
 
 /// Compares both sides as the stream flows now.

@@ -235,7 +235,7 @@ impl Rehearsal<'_> {
     }
 
     async fn verify(&self, cutover: &Cutover) -> EngineResult<String> {
-        let report = cutover.verify(&perform::verify_options(&cutover.plan), &verify::Progress::default()).await?;
+        let report = cutover.verify(&cutover.verify_options(), &verify::Progress::default()).await?;
         perform::judge(&report)?;
         Ok(format!("{} tables, {} rows, no difference", report.tables, report.rows))
     }

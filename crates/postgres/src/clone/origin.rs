@@ -13,6 +13,7 @@ use super::{Made, remove::mark_role_sql, sample};
 use crate::{
     PgError, PgResult, catalogue,
     connect::{Purpose, connect},
+    coverage::Coverage,
     names::ident,
     roles::with_wanted,
     schema::{Dump, Section, major},
@@ -86,10 +87,10 @@ async fn from_database(
     source.batch_execute(begin).await.map_err(failed)?;
     let snapshot: String = source.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await.map_err(failed)?.get(0);
     let mut brought = Brought { roles: copy_roles(&source, clones, roles).await?, ..Brought::default() };
-    let dump = Dump::read_as(url, Some(&snapshot), tools).await?;
+    let dump = Dump::read_as(url, &source, &snapshot, tools).await?;
 
     apply(clone, &dump.sql(Section::PreData).await?, limit).await?;
-    let tables = catalogue::tables(&source).await?;
+    let tables = catalogue::tables_in(&source, &Coverage::all()).await?;
     brought.tables = tables.iter().filter(|table| table.holds_rows()).count();
     if limit_rows != Some(0) {
         let mut filled = clone.session(Some(limit)).await?;
@@ -137,7 +138,7 @@ async fn from_file(file: &Path, clones: [&Made; 2], roles: &[String], tools: &[P
             _ => return Err(error),
         }
     }
-    let tables = catalogue::tables(&clone.session(Some(limit)).await?).await?;
+    let tables = catalogue::tables_in(&clone.session(Some(limit)).await?, &Coverage::all()).await?;
     Ok(Brought { tables: tables.iter().filter(|table| table.holds_rows()).count(), rows: 0, roles: made })
 }
 

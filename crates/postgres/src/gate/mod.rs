@@ -6,7 +6,7 @@ mod marker;
 
 use std::time::Duration;
 
-use cutover_core::Side;
+use cutover_core::{Side, plan::Filter};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Transaction};
 
@@ -15,7 +15,7 @@ pub use self::{
     arm::{arm, arm_sql, disarm, unarmed},
     marker::{FLUSH_SQL, await_marker, flush, marker_sql, write_marker},
 };
-use crate::{PgError, PgResult, names::literal};
+use crate::{PgError, PgResult, coverage, names::literal};
 
 /// What is installed in a user's database.
 pub const GATE_SQL: &str = include_str!("../sql/gate.sql");
@@ -96,6 +96,19 @@ pub async fn install(client: &mut Client, plan: &str, side: Side, epoch: u64) ->
         transaction.batch_execute("SELECT cutover.let_pass('install')").await.map_err(failed)?;
         transaction.batch_execute(DDL_GATE_SQL).await.map_err(failed)?;
     }
+    commit(transaction, doing).await
+}
+
+/// Tells a database what its cutover covers. Until then that is everything.
+///
+/// # Errors
+/// [`PgError::Superseded`], or the server's answer.
+pub async fn cover(client: &mut Client, epoch: u64, filter: &Filter) -> PgResult<()> {
+    let doing = "noting what the cutover covers";
+    let transaction = guarded(client, epoch).await?;
+    // Where the gate is closed already, definitions pass for those who have a pass.
+    let sql = format!("SELECT cutover.let_pass('install'); {}", coverage::install_sql(filter));
+    transaction.batch_execute(&sql).await.map_err(|error| PgError::sql(doing, error))?;
     commit(transaction, doing).await
 }
 

@@ -7,12 +7,14 @@ use super::{
     facts::{ApplicationRole, SideFacts, application_roles},
     finding::Inconclusive,
 };
-use crate::{PgError, PgResult, names::Names};
+use crate::{PgError, PgResult, coverage::Coverage, names::Names};
 
 /// One run of the checks.
 pub(super) struct Context<'a> {
     /// The plan.
     pub(super) plan: &'a Plan,
+    /// What the plan covers.
+    pub(super) coverage: Coverage,
     /// Names of what the cutover makes.
     pub(super) names: Names,
     /// Whether a copy has begun, so that what bears our names is ours.
@@ -27,16 +29,19 @@ pub(super) struct Examined<'a> {
     pub(super) side: Side,
     pub(super) client: &'a Client,
     pub(super) facts: SideFacts,
+    /// A condition on `pg_class c` joined with `pg_namespace n`: a relation of the user's that the cutover covers.
+    pub(super) covered: String,
 }
 
 impl<'a> Context<'a> {
     pub(super) async fn read(plan: &'a Plan, source: &'a Client, target: &'a Client, prepared: bool) -> PgResult<Self> {
-        let source = Examined::read(Side::Source, source).await?;
-        let target = Examined::read(Side::Target, target).await?;
+        let coverage = Coverage::of(&plan.tables.filter);
+        let source = Examined::read(Side::Source, source, &coverage).await?;
+        let target = Examined::read(Side::Target, target, &coverage).await?;
         let application_roles = application_roles(source.client, source.facts.major, &plan.application_roles)
             .await
             .map_err(|error| Inconclusive::at(Side::Source, &error));
-        Ok(Self { plan, names: Names::new(&plan.name), prepared, source, target, application_roles })
+        Ok(Self { plan, coverage, names: Names::new(&plan.name), prepared, source, target, application_roles })
     }
 
     pub(super) fn side(&self, side: Side) -> &Examined<'a> {
@@ -72,8 +77,8 @@ impl<'a> Context<'a> {
 }
 
 impl<'a> Examined<'a> {
-    async fn read(side: Side, client: &'a Client) -> PgResult<Self> {
-        Ok(Self { side, client, facts: SideFacts::read(side, client).await? })
+    async fn read(side: Side, client: &'a Client, coverage: &Coverage) -> PgResult<Self> {
+        Ok(Self { side, client, facts: SideFacts::read(side, client, coverage).await?, covered: coverage.inside() })
     }
 
     /// Runs a query.

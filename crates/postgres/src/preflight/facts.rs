@@ -11,6 +11,7 @@ use super::{
 use crate::{
     PgError, PgResult,
     catalogue::{self, Sequence, Table, USER_RELATION},
+    coverage::Coverage,
 };
 
 /// The settings that checks look at.
@@ -100,7 +101,7 @@ pub(super) struct ApplicationRole {
 }
 
 impl SideFacts {
-    pub(super) async fn read(side: Side, client: &Client) -> PgResult<Self> {
+    pub(super) async fn read(side: Side, client: &Client, coverage: &Coverage) -> PgResult<Self> {
         let failed = |error| PgError::sql(format!("asking the {side} what it is"), error);
         let sql = "SELECT pg_catalog.current_setting('server_version_num')::integer / 10000, \
              pg_catalog.current_setting('server_version'), pg_catalog.pg_is_in_recovery()";
@@ -116,17 +117,17 @@ impl SideFacts {
             settings: settings(client).await?,
             defaults,
             sees_server_defaults,
-            tables: catalogue::tables(client).await.map_err(|error| Inconclusive::at(side, &error)),
-            sequences: catalogue::sequences(client).await.map_err(|error| Inconclusive::at(side, &error)),
+            tables: catalogue::tables_in(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
+            sequences: catalogue::sequences_in(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
         })
     }
 
-    /// The user's tables.
+    /// The user's tables that are covered.
     pub(super) fn tables(&self) -> Result<&[Table], Inconclusive> {
         self.tables.as_deref().map_err(Clone::clone)
     }
 
-    /// The user's sequences.
+    /// The user's sequences that are covered.
     pub(super) fn sequences(&self) -> Result<&[Sequence], Inconclusive> {
         self.sequences.as_deref().map_err(Clone::clone)
     }

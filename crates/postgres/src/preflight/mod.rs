@@ -52,6 +52,8 @@ pub const CHECKS: &[&Check] = &[
     &checks::servers::CHECK,
     &checks::control_schema::CHECK,
     &checks::target_content::CHECK,
+    &checks::tables::CHECK,
+    &checks::left_out::CHECK,
     &checks::wal_level::CHECK,
     &checks::capacity::CHECK,
     &checks::wal_retention::CHECK,

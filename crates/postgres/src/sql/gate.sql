@@ -171,7 +171,18 @@ END
 $$;
 REVOKE ALL ON FUNCTION cutover.move_gate(bigint, boolean) FROM PUBLIC;
 
--- The user's tables that have no gate before them, or one that is switched off.
+-- What the cutover covers, and what its target gets a definition of: everything, until the plan's [tables] is put in
+-- their place. Their bodies are plain expressions, so that they cost a catalogue query nothing to call.
+DO $$
+BEGIN
+    IF pg_catalog.to_regprocedure('cutover.covers(name, name)') IS NULL THEN
+        CREATE FUNCTION cutover.covers(p_schema name, p_relation name) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE FUNCTION cutover.defines(p_schema name, p_relation name) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+    END IF;
+END
+$$;
+
+-- The user's tables that are covered and have no gate before them, or one that is switched off.
 CREATE OR REPLACE VIEW cutover.unarmed AS
     SELECT c.oid AS table_oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS table_name
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -179,6 +190,7 @@ CREATE OR REPLACE VIEW cutover.unarmed AS
        AND n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'pg_toast', 'cutover']::name[]) AND n.nspname !~ '^pg_(toast_)?temp_'
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend x
                         WHERE x.classid = 'pg_catalog.pg_class'::regclass AND x.objid = c.oid AND x.deptype = 'e')
+       AND cutover.covers(n.nspname, c.relname)
        AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname = 'cutover_gate' AND t.tgenabled = 'O');
 GRANT SELECT ON cutover.unarmed TO PUBLIC;
 

@@ -25,7 +25,11 @@ pub async fn check(origin: &Client, destination: &Client, names: &Names, stream:
     problems.extend(
         wanted.iter().filter(|table| !present.contains(*table)).map(|table| format!("{table} is not published at the {}", stream.origin())),
     );
-    problems.extend(unwanted(present.iter(), &wanted).iter().map(|table| format!("{table} is published and should not be")));
+    problems.extend(
+        unwanted(present.iter(), &wanted)
+            .iter()
+            .map(|table| format!("{table} is published and should not be: rename it back if it had another name")),
+    );
     problems.extend(replicating(destination, names, stream, &present).await?);
     problems.extend(flowing(origin, names, stream).await?);
     if stream == Stream::Forward {

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_postgres::{Row, error::SqlState};
 
 use super::{
-    Comparison, Key, Method, Role, Shared, multiset, refusal,
+    Comparison, Key, Method, Role, Shared, multiset,
     report::Findings,
     session::{Pair, Query, Session},
     settle::settle,
@@ -49,7 +49,7 @@ impl Work {
 pub(super) async fn walk(tables: &[Arc<Comparison>], mut pair: Pair, sender: mpsc::Sender<Work>, shared: &Shared<'_>) -> PgResult<()> {
     for table in tables {
         if let Err(error) = walk_table(table, &mut pair, &sender).await {
-            let why = refusal(&error).ok_or(error)?;
+            let why = table.refusal(&error).ok_or(error)?;
             let mut findings = shared.findings();
             findings.unsettled(table.unsettled(why));
             shared.merge(findings);
@@ -161,7 +161,7 @@ impl<'a> Worker<'a> {
                 Ok(findings) => return Ok(findings),
                 Err(error) if error.is_disconnect() && tries < RETRIES => tries += 1,
                 Err(error) => {
-                    let why = refusal(&error).ok_or(error)?;
+                    let why = work.table().refusal(&error).ok_or(error)?;
                     let mut findings = self.shared.findings();
                     findings.unsettled(work.table().unsettled(why));
                     return Ok(findings);

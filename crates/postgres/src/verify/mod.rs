@@ -25,6 +25,7 @@ mod sql;
 pub mod user_check;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -52,6 +53,9 @@ pub use self::{
 };
 use crate::{PgError, PgResult, catalogue::QualifiedName, names::Names};
 
+/// Stands for a value that is never shown.
+const REDACTED: &str = "(redacted)";
+
 /// The values of a key's columns, as text.
 type Key = Vec<String>;
 
@@ -62,6 +66,10 @@ pub struct Options {
     pub jobs: usize,
     /// Rows in a chunk, at most; fewer where rows are wide.
     pub chunk_rows: u32,
+    /// The same for single tables; a partitioned table's counts for its partitions.
+    pub chunk_rows_of: BTreeMap<QualifiedName, u32>,
+    /// Columns whose values are never shown, by table; those of a partitioned table count for its partitions.
+    pub redact: BTreeMap<QualifiedName, Vec<String>>,
     /// How often a row that differs is looked at again while both sides move, before it is locked for a moment at
     /// the authority and looked at a last time.
     pub rechecks: u32,
@@ -75,7 +83,16 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { jobs: 2, chunk_rows: 10_000, rechecks: 5, tables: None, max_differences: 1000, patience: Duration::from_secs(30) }
+        Self {
+            jobs: 2,
+            chunk_rows: 10_000,
+            chunk_rows_of: BTreeMap::new(),
+            redact: BTreeMap::new(),
+            rechecks: 5,
+            tables: None,
+            max_differences: 1000,
+            patience: Duration::from_secs(30),
+        }
     }
 }
 
@@ -189,6 +206,8 @@ struct Comparison {
     method: Method,
     /// The names of the key's columns.
     key: Vec<String>,
+    /// Columns whose values are never shown.
+    redacted: Vec<String>,
     /// At the authority, and at the follower.
     sides: [TableSql; 2],
     chunk_rows: u32,
@@ -208,7 +227,12 @@ impl Comparison {
         bytes: f64,
         estimated_rows: f64,
     ) -> Self {
-        Self { name, method, key, sides, chunk_rows, bytes, estimated_rows, open: AtomicUsize::new(1) }
+        let redacted = Vec::new();
+        Self { name, method, key, redacted, sides, chunk_rows, bytes, estimated_rows, open: AtomicUsize::new(1) }
+    }
+
+    fn redacting(self, redacted: Vec<String>) -> Self {
+        Self { redacted, ..self }
     }
 
     fn at(&self, role: Role) -> &TableSql {
@@ -223,7 +247,19 @@ impl Comparison {
     }
 
     fn named(&self, key: &Key) -> Vec<(String, String)> {
-        self.key.iter().cloned().zip(key.iter().cloned()).collect()
+        let shown = |(column, value): (&String, &String)| {
+            let value = if self.redacted.contains(column) { REDACTED } else { value };
+            (column.clone(), value.to_owned())
+        };
+        self.key.iter().zip(key).map(shown).collect()
+    }
+
+    /// Why this table can't be compared, where that is a matter of it and not of the whole. A server's words may hold
+    /// values.
+    fn refusal(&self, error: &PgError) -> Option<String> {
+        let why = refusal(error)?;
+        let code = error.sql_state().filter(|_| !self.redacted.is_empty());
+        Some(code.map_or(why, |code| format!("{}: the server answers {}; its words are {REDACTED}", self.doing(), code.code())))
     }
 
     fn unsettled(&self, why: String) -> Unsettled {

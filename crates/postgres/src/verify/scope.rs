@@ -105,7 +105,8 @@ fn wanted(authority: &Catalogue, follower: &Catalogue, filter: Option<&[Qualifie
     let all = || authority.tables.keys().chain(follower.tables.keys());
     let Some(filter) = filter else { return Ok(all().cloned().collect()) };
     if let Some(unknown) = filter.iter().find(|name| !all().any(|known| known == *name)) {
-        return Err(PgError::Refused { what: format!("neither side has a table {unknown}"), hint: None });
+        let hint = Some("what the plan's [tables] leaves out is not compared".to_owned());
+        return Err(PgError::Refused { what: format!("neither side has a table {unknown} that is covered"), hint });
     }
     let root = |name: &QualifiedName| authority.roots.get(name).or_else(|| follower.roots.get(name)).cloned();
     Ok(all().filter(|name| filter.contains(name) || root(name).is_some_and(|root| filter.contains(&root))).cloned().collect())
@@ -172,8 +173,16 @@ impl Builder<'_> {
         };
         let sides = [sql(self.authority, authority), sql(self.follower, follower)];
         let (bytes, rows) = self.size(authority, whole);
-        let chunk_rows = chunk_rows(self.options.chunk_rows, bytes, rows);
-        scope.comparisons.push(Comparison::new(name.clone(), method, key, sides, chunk_rows, bytes.max(0.0), rows.max(0.0)));
+        let most = self.setting(name, &self.options.chunk_rows_of).copied().unwrap_or(self.options.chunk_rows);
+        let redacted = self.setting(name, &self.options.redact).cloned().unwrap_or_default();
+        let comparison = Comparison::new(name.clone(), method, key, sides, chunk_rows(most, bytes, rows), bytes.max(0.0), rows.max(0.0));
+        scope.comparisons.push(comparison.redacting(redacted));
+    }
+
+    /// What was said of a table, or of the one that it is a partition of.
+    fn setting<'s, T>(&self, name: &QualifiedName, settings: &'s BTreeMap<QualifiedName, T>) -> Option<&'s T> {
+        let root = || self.authority.roots.get(name).or_else(|| self.follower.roots.get(name));
+        settings.get(name).or_else(|| settings.get(root()?))
     }
 
     /// How the table is compared, and by which key.

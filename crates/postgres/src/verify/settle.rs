@@ -21,7 +21,6 @@ use tokio_postgres::Row;
 use super::{
     Comparison, Key, Role, Shared,
     following::{Wait, Watch, insert_position},
-    refusal,
     report::{Difference, DifferenceKind, Findings, Unsettled},
     session::{Pair, Param, Query, Session},
 };
@@ -237,7 +236,7 @@ impl Settling<'_> {
                 Ok(Ok(()))
             }
             Ok(Err(why)) => Ok(Err(why)),
-            Err(error) => Ok(Err(refusal(&error).ok_or(error)?)),
+            Err(error) => Ok(Err(self.table.refusal(&error).ok_or(error)?)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod filters;
 mod leftovers;
 mod refused;
 mod roles;

@@ -8,7 +8,6 @@ use super::super::{
     Check, Context, Probe, Verdict,
     finding::{Draft, Fix},
 };
-use crate::catalogue::USER_RELATION;
 
 pub(crate) const CHECK: Check = Check {
     name: "foreign_keys",
@@ -18,11 +17,12 @@ pub(crate) const CHECK: Check = Check {
 
 async fn ask(context: &Context<'_>) -> Verdict {
     // The user's tables move; what an extension owns is made anew by the extension.
+    let covered = &context.source.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%I', k.conname), k.confrelid::regclass::text, k.convalidated, \
              EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = k.confrelid AND e.deptype = 'e') \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype = 'f' AND k.conparentid = 0 AND {USER_RELATION} ORDER BY 1, 2"
+         WHERE k.contype = 'f' AND k.conparentid = 0 AND {covered} ORDER BY 1, 2"
     );
     let rows = context.source.query("looking at foreign keys", &sql, &[]).await?;
     let key = |row: &tokio_postgres::Row| (row.get::<_, String>(0), row.get::<_, String>(1), row.get::<_, String>(2));

@@ -7,7 +7,6 @@ use super::super::{
     context::Examined,
     finding::{Draft, Fix, Inconclusive},
 };
-use crate::catalogue::USER_RELATION;
 
 pub(crate) const CHECK: Check = Check {
     name: "generated",
@@ -26,13 +25,14 @@ async fn ask(context: &Context<'_>) -> Verdict {
 }
 
 async fn by_user_functions(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &source.covered;
     let sql = format!(
         "SELECT DISTINCT pg_catalog.format('%I.%I.%I calls %s', n.nspname, c.relname, a.attname, p.oid::regprocedure) \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum \
          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = e.oid AND d.refclassid = 'pg_catalog.pg_proc'::regclass \
          JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid \
-         WHERE a.attgenerated = 's' AND p.oid >= 16384 AND c.relkind IN ('r', 'p') AND {USER_RELATION} ORDER BY 1"
+         WHERE a.attgenerated = 's' AND p.oid >= 16384 AND c.relkind IN ('r', 'p') AND {covered} ORDER BY 1"
     );
     let columns = source.lines("looking at generated columns", &sql).await?;
     let message = "stored generated columns call functions of yours: they are computed again at the target, and differ if a function \

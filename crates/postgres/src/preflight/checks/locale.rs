@@ -12,7 +12,7 @@ use super::super::{
     facts::Database,
     finding::{Draft, Fix, Inconclusive},
 };
-use crate::{catalogue::USER_RELATION, names::ident};
+use crate::names::ident;
 
 pub(crate) const CHECK: Check = Check {
     name: "locale",
@@ -83,12 +83,13 @@ fn changed(side: &Examined<'_>) -> Option<Draft> {
 
 /// The server's own collations that columns name and the target lacks; the user's own come with the schema.
 async fn missing(context: &Context<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &context.source.covered;
     let sql = format!(
         "SELECT l.collname::text, pg_catalog.min(pg_catalog.format('%I.%I.%I', n.nspname, c.relname, a.attname)) \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
          WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p') AND l.collnamespace = 'pg_catalog'::regnamespace \
-             AND l.collname NOT IN ('default', 'C', 'POSIX') AND {USER_RELATION} GROUP BY 1 ORDER BY 1"
+             AND l.collname NOT IN ('default', 'C', 'POSIX') AND {covered} GROUP BY 1 ORDER BY 1"
     );
     let rows = context.source.query("looking at collations", &sql, &[]).await?;
     let used: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();

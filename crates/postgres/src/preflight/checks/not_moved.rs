@@ -7,7 +7,6 @@ use super::super::{
     context::Examined,
     finding::{Draft, Fix, Inconclusive},
 };
-use crate::catalogue::USER_RELATION;
 
 pub(crate) const CHECK: Check = Check {
     name: "not_moved",
@@ -29,9 +28,10 @@ async fn ask(context: &Context<'_>) -> Verdict {
 }
 
 async fn relations(source: &Examined<'_>, kind: char, message: &str) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &source.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = '{kind}' AND {USER_RELATION} ORDER BY 1"
+         WHERE c.relkind = '{kind}' AND {covered} ORDER BY 1"
     );
     let names = source.lines("listing what does not move", &sql).await?;
     Ok((!names.is_empty()).then(|| Draft::info(Side::Source, message).evidence(names)))

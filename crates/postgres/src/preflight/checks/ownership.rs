@@ -8,7 +8,7 @@ use super::super::{
     finding::{Draft, Fix, Inconclusive},
     text::count,
 };
-use crate::{catalogue::USER_RELATION, names::ident};
+use crate::names::ident;
 
 pub(crate) const CHECK: Check = Check {
     name: "ownership",
@@ -26,10 +26,11 @@ async fn ask(context: &Context<'_>) -> Verdict {
 }
 
 async fn foreign(side: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_get_userbyid(c.relowner)::text \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') AND {USER_RELATION} \
+         WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') AND {covered} \
          ORDER BY 1"
     );
     let rows = side.query("asking who owns the tables", &sql, &[]).await?;
@@ -57,12 +58,13 @@ fn join_sql(owner: &str, role: &str, major: u32) -> String {
 
 /// An owner may have taken rights from itself.
 async fn unreadable(side: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT c.relkind = 'S', pg_catalog.format('%I.%I', n.nspname, c.relname) \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relpersistence <> 't' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.pg_has_role(c.relowner, 'USAGE') \
              AND CASE WHEN c.relkind = 'S' THEN NOT (pg_catalog.has_sequence_privilege(c.oid, 'SELECT') AND pg_catalog.has_sequence_privilege(c.oid, 'UPDATE')) \
-                 WHEN c.relkind IN ('r', 'p') THEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') ELSE false END AND {USER_RELATION} \
+                 WHEN c.relkind IN ('r', 'p') THEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') ELSE false END AND {covered} \
          ORDER BY 2"
     );
     let rows = side.query("asking what we may read", &sql, &[]).await?;

@@ -11,7 +11,6 @@ use super::super::{
     finding::{Draft, Fix, Inconclusive},
     text::count,
 };
-use crate::catalogue::USER_RELATION;
 
 pub(crate) const CHECK: Check = Check {
     name: "partitions",
@@ -50,11 +49,12 @@ async fn half_detached(source: &Examined<'_>) -> Result<Option<Draft>, Inconclus
     if source.facts.major < 14 {
         return Ok(None);
     }
+    let covered = &source.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', pn.nspname, p.relname), pg_catalog.format('%I.%I', n.nspname, c.relname) \
          FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_class p ON p.oid = i.inhparent JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace \
-         WHERE i.inhdetachpending AND {USER_RELATION} ORDER BY 1, 2"
+         WHERE i.inhdetachpending AND {covered} ORDER BY 1, 2"
     );
     let rows = source.query("looking for partitions that are being detached", &sql, &[]).await?;
     if rows.is_empty() {
@@ -71,11 +71,12 @@ async fn half_detached(source: &Examined<'_>) -> Result<Option<Draft>, Inconclus
 /// PostgreSQL has them since 17, and can't put one together again from what its own dump says: the partitions' indexes
 /// can't be attached to the table's.
 async fn excluding(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &source.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%I', k.conname), pg_catalog.pg_get_constraintdef(k.oid) \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE k.contype = 'x' AND c.relkind = 'p' AND k.conparentid = 0 \
-           AND EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.conparentid = k.oid) AND {USER_RELATION} ORDER BY 1, 2"
+           AND EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.conparentid = k.oid) AND {covered} ORDER BY 1, 2"
     );
     let rows = source.query("looking for exclusion constraints of partitioned tables", &sql, &[]).await?;
     if rows.is_empty() {
@@ -92,9 +93,10 @@ async fn excluding(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive>
 }
 
 async fn foreign(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &source.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'f' AND c.relispartition AND {USER_RELATION} ORDER BY 1"
+         WHERE c.relkind = 'f' AND c.relispartition AND {covered} ORDER BY 1"
     );
     let names = source.lines("looking for foreign partitions", &sql).await?;
     let message = "partitions that are foreign tables: their rows are elsewhere, do not move, and have no gate";
@@ -102,10 +104,11 @@ async fn foreign(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
 }
 
 async fn inherited(source: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &source.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I inherits from %s', n.nspname, c.relname, i.inhparent::regclass) \
          FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND NOT c.relispartition AND {USER_RELATION} ORDER BY 1"
+         WHERE c.relkind = 'r' AND NOT c.relispartition AND {covered} ORDER BY 1"
     );
     let names = source.lines("looking for inheritance", &sql).await?;
     let message = "tables that inherit from others: each is copied and compared by its own rows";

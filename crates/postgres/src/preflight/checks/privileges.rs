@@ -50,7 +50,7 @@ async fn schema_rights(side: &Examined<'_>) -> Result<Option<Draft>, Inconclusiv
     let sql = format!(
         "SELECT DISTINCT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind IN ('r', 'p', 'S') AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND {} ORDER BY 1",
-        crate::catalogue::USER_RELATION
+        side.covered
     );
     let schemas = side.lines("asking which schemas we may use", &sql).await?;
     if schemas.is_empty() {
@@ -71,7 +71,7 @@ async fn schemas_to_fill(context: &Context<'_>) -> Result<Option<Draft>, Inconcl
     let sql = format!(
         "SELECT DISTINCT n.nspname::text, pg_catalog.pg_get_userbyid(c.relowner)::text FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'S', 'v', 'm') AND {} ORDER BY 1, 2",
-        crate::catalogue::USER_RELATION
+        source.covered
     );
     let rows = source.query("asking who owns what in which schema", &sql, &[]).await?;
     let (schemas, owners): (Vec<String>, Vec<String>) = rows.iter().map(|row| (row.get(0), row.get(1))).unzip();

@@ -11,7 +11,6 @@ use super::super::{
     finding::{Draft, Fix, Inconclusive},
     text::count,
 };
-use crate::catalogue::USER_RELATION;
 
 pub(crate) const CHECK: Check = Check {
     name: "replica_identity",
@@ -140,7 +139,7 @@ fn slow(side: Side, candidates: &[Candidate]) -> Option<Draft> {
 }
 
 async fn candidates(side: &Examined<'_>) -> Result<Vec<Candidate>, Inconclusive> {
-    let rows = side.query("looking at replica identities", &candidates_sql(), &[]).await?;
+    let rows = side.query("looking at replica identities", &candidates_sql(&side.covered), &[]).await?;
     let candidate = |row: &tokio_postgres::Row| Candidate {
         name: row.get(0),
         setting: row.get(1),
@@ -158,7 +157,7 @@ async fn candidates(side: &Examined<'_>) -> Result<Vec<Candidate>, Inconclusive>
 
 /// A deferrable key can't identify a row. Equality comes from the default operator class of a type or of what it is
 /// binary-coercible to; arrays have their elements', domains their base type's.
-fn candidates_sql() -> String {
+fn candidates_sql(covered: &str) -> String {
     let generated_of = |index: &str| {
         format!(
             "EXISTS (SELECT FROM pg_catalog.unnest({index}.indkey::int2[]) WITH ORDINALITY k(attnum, at) WHERE k.attnum = a.attnum AND k.at <= {index}.indnkeyatts)"
@@ -186,7 +185,7 @@ fn candidates_sql() -> String {
                    AND CASE c.relreplident WHEN 'i' THEN i.indisreplident WHEN 'd' THEN i.indisprimary ELSE false END), \
              EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> '') \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {USER_RELATION} ORDER BY 1",
+         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND {covered} ORDER BY 1",
         by_i = generated_of("i")
     )
 }

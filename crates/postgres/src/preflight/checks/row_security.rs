@@ -10,7 +10,7 @@ use super::super::{
     context::Examined,
     finding::{Draft, Fix, Inconclusive},
 };
-use crate::{catalogue::USER_RELATION, names::ident};
+use crate::names::ident;
 
 pub(crate) const CHECK: Check = Check {
     name: "row_security",
@@ -54,11 +54,12 @@ async fn ask(context: &Context<'_>) -> Verdict {
 }
 
 async fn secured(side: &Examined<'_>) -> Result<Vec<Secured>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), c.relforcerowsecurity, pg_catalog.pg_has_role(c.relowner, 'USAGE'), \
              o.rolsuper OR o.rolbypassrls \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles o ON o.oid = c.relowner \
-         WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {USER_RELATION} ORDER BY 1"
+         WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND {covered} ORDER BY 1"
     );
     let rows = side.query("looking for row-level security", &sql, &[]).await?;
     Ok(rows.iter().map(|row| Secured { name: row.get(0), forced: row.get(1), we_own: row.get(2), owner_bypasses: row.get(3) }).collect())

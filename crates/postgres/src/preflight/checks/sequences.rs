@@ -12,7 +12,7 @@ use super::super::{
     context::Examined,
     finding::{Draft, Fix, Inconclusive},
 };
-use crate::catalogue::{Sequence, USER_RELATION};
+use crate::catalogue::Sequence;
 
 pub(crate) const CHECK: Check = Check {
     name: "sequences",
@@ -84,12 +84,13 @@ fn steps_left(sequence: &Sequence, column_max: Option<i64>) -> i128 {
 
 /// Largest values of the columns that sequences feed by owning them, where that is less than a sequence's.
 async fn narrow_columns(side: &Examined<'_>) -> Result<HashMap<String, i64>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 ELSE 2147483647 END::bigint \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i') \
          JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
-         WHERE c.relkind = 'S' AND a.atttypid IN ('int2'::regtype, 'int4'::regtype) AND {USER_RELATION}"
+         WHERE c.relkind = 'S' AND a.atttypid IN ('int2'::regtype, 'int4'::regtype) AND {covered}"
     );
     let rows = side.query("looking at the columns of sequences", &sql, &[]).await?;
     let name = |row: &tokio_postgres::Row| crate::catalogue::QualifiedName { schema: row.get(0), name: row.get(1) }.quoted();

@@ -10,10 +10,7 @@ use super::super::{
     finding::{Draft, Fix, Inconclusive},
     text,
 };
-use crate::{
-    catalogue::USER_RELATION,
-    names::{ident, literal},
-};
+use crate::names::{ident, literal};
 
 pub(crate) const CHECK: Check = Check {
     name: "storage",
@@ -54,9 +51,10 @@ async fn tablespaces(context: &Context<'_>) -> Result<Option<Draft>, Inconclusiv
 }
 
 async fn used(source: &Examined<'_>) -> Result<Vec<(String, i64)>, Inconclusive> {
+    let covered = &source.covered;
     let sql = format!(
         "SELECT s.spcname::text, count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace WHERE {USER_RELATION} GROUP BY 1 ORDER BY 1"
+         JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace WHERE {covered} GROUP BY 1 ORDER BY 1"
     );
     let rows = source.query("listing tablespaces", &sql, &[]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())

@@ -8,7 +8,6 @@ use super::super::{
     context::Examined,
     finding::{Draft, Fix, Inconclusive},
 };
-use crate::catalogue::USER_RELATION;
 
 pub(crate) const CHECK: Check = Check {
     name: "triggers",
@@ -25,6 +24,7 @@ async fn ask(context: &Context<'_>) -> Verdict {
 }
 
 async fn firing(side: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), f.kind, f.name, f.enabled \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -32,7 +32,7 @@ async fn firing(side: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
                  FROM pg_catalog.pg_trigger WHERE NOT tgisinternal \
              UNION ALL SELECT ev_class, 'RULE', pg_catalog.format('%I', rulename), ev_enabled::text FROM pg_catalog.pg_rewrite WHERE ev_type <> '1') f \
              ON f.relation = c.oid \
-         WHERE f.enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND {USER_RELATION} ORDER BY 1, 2, 3"
+         WHERE f.enabled IN ('A', 'R') AND c.relkind IN ('r', 'p') AND {covered} ORDER BY 1, 2, 3"
     );
     let rows = side.query("looking for triggers that fire on replicated changes", &sql, &[]).await?;
     if rows.is_empty() {
