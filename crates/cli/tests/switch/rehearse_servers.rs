@@ -87,6 +87,8 @@ async fn b20_a_pipeline_without_the_source_rehearses_from_a_file_on_its_own_serv
     let pipeline = Pipeline::new("").await;
     let said = pipeline.run(&[]).await.code(0);
     assert_eq!(said.json()["green"], true, "{said:?}");
+    let unwritable = pipeline.run(&["--junit", "no/such/folder.xml"]).await.code(2);
+    assert!(unwritable.err.contains("can't write no/such/folder.xml"), "{unwritable:?}");
     assert!(said.json()["profiles"][0]["cases"][1]["message"].as_str().unwrap().contains("2 roles"), "{said:?}");
     assert_eq!(pipeline.leftovers().await, [""; 0], "the clones are gone, and so are the roles that the schema wanted");
 
@@ -107,6 +109,37 @@ async fn ctrl_c_leaves_nothing_at_the_servers() {
     let said = Said::of(tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it did not end").unwrap()).code(1);
     assert!(said.says("interrupted").json()["profiles"][0]["interrupted"].as_bool().unwrap());
     assert_eq!(pipeline.leftovers().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn one_that_takes_too_long_is_red_and_leaves_nothing() {
+    let pipeline = Pipeline::new("timeout = \"15s\"\nmigrate = \"sleep 300\"\n").await;
+    let said = pipeline.run(&[]).await.code(3);
+    let answer = said.json();
+    let failed: Vec<_> = answer["profiles"][0]["cases"].as_array().unwrap().iter().filter(|case| case["outcome"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "{answer:#}");
+    assert!(failed[0]["message"].as_str().unwrap().contains("rehearse.timeout"), "{answer:#}");
+    assert_eq!(pipeline.leftovers().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_clone_that_somebody_made_theirs_is_neither_written_to_nor_dropped() {
+    let pipeline = Pipeline::new("").await;
+    let child = pipeline.standing().await;
+    let clone = pipeline.leftovers().await.into_iter().find(|name| name.starts_with("cutover_rehearsal_shop_")).unwrap();
+    let [source, target] = &pipeline.servers;
+    source.execute("postgres", &format!("COMMENT ON DATABASE {clone} IS 'ours, please ask before you drop it'")).await.unwrap();
+    signal(&child, "-INT").await;
+    let said = Said::of(tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it did not end").unwrap()).code(1);
+    let answer = said.json();
+    let last = answer["profiles"][0]["cases"].as_array().unwrap().last().unwrap();
+    assert!(last["outcome"] == "failed" && last["message"].as_str().unwrap().contains("does not carry the marker"), "{answer:#}");
+    let is_there = format!("SELECT count(*) FROM pg_database WHERE datname = '{clone}'");
+    let mut there = Vec::new();
+    for server in [source, target] {
+        there.push(server.client("postgres").await.unwrap().query_one(&is_there, &[]).await.unwrap().get::<_, i64>(0));
+    }
+    assert_eq!(there, [1, 0], "theirs stays, the other one goes");
 }
 
 #[tokio::test]

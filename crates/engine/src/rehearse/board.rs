@@ -110,7 +110,7 @@ impl Board {
 }
 
 pub(super) fn stopped() -> EngineError {
-    EngineError::Interrupted("the rehearsal was asked to stop, or took longer than rehearse.timeout".to_owned())
+    EngineError::Interrupted("it was not brought to its end".to_owned())
 }
 
 fn outcome(error: &EngineError) -> Outcome {
@@ -134,6 +134,7 @@ fn explain(error: &EngineError) -> String {
             }
         }
         EngineError::Differences { examples, .. } => lines.extend(examples.iter().map(|line| format!("  {line}"))),
+        EngineError::Interrupted(_) => lines.push("somebody stopped the rehearsal, or it took longer than rehearse.timeout".to_owned()),
         EngineError::Database { source, .. } => lines.extend(source.hint().map(|hint| format!("hint: {hint}"))),
         _ => {}
     }

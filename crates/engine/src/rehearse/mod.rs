@@ -127,7 +127,7 @@ impl Rehearsal<'_> {
             && let [source, target] = &made[..]
         {
             // It ends early where something that all the rest needs has failed; the board knows what.
-            let _ = self.play(&mut board, &mut play, [source, target], &stop.receiver).await;
+            let _ = Box::pin(self.play(&mut board, &mut play, [source, target], &stop.receiver)).await;
         }
         drop(present);
         let interrupted = *self.interrupt.borrow();

@@ -15,7 +15,7 @@ use super::{
     Rehearsal,
     board::{Board, Case, stopped},
     load::{Command, Load},
-    watch::Watch,
+    watch::{Seen, Watch},
 };
 use crate::{Cutover, Drive, EngineError, EngineResult, Failpoint, Goal, perform};
 
@@ -76,7 +76,7 @@ impl Rehearsal<'_> {
             board.case("seed", self.load_seed(seed, source)).await?;
         }
         let mut opened = None;
-        board.case("preflight", self.preflight(clones, &mut opened)).await?;
+        board.case("preflight", Box::pin(self.preflight(clones, &mut opened))).await?;
         let cutover = opened?;
         self.prepare(board, &cutover, stop).await?;
         self.ask(board, &cutover, false).await?;
@@ -200,7 +200,7 @@ impl Rehearsal<'_> {
         };
         let state = cutover.state().await.ok().flatten();
         let tried = watch.step("smoke").filter(|_| state.as_ref().is_some_and(|state| in_charge(state, to)));
-        let took = began.elapsed().saturating_sub(tried.as_ref().map_or(Duration::ZERO, |tried| tried.took()));
+        let took = began.elapsed().saturating_sub(tried.as_ref().map_or(Duration::ZERO, Seen::took));
         let (switched, smoked) = match (done, &tried) {
             (Err(error), Some(_)) => (Ok(()), Err(error)),
             (done, _) => (done.map(drop), Ok("it does".to_owned())),

@@ -40,7 +40,7 @@ pub(crate) async fn run(global: &Global, args: &Rehearse) -> Result<(), Failure>
     let profiles = profiles(&plan, &args.profiles)?;
     refuse_unwritable(args.junit.as_deref())?;
     let stop = stop::on_signal();
-    let ground = Ground::prepare(&plan, &folder, args).await?;
+    let ground = Box::pin(Ground::prepare(&plan, &folder, args)).await?;
     let listener = Listener::new(global.verbose);
     let mut held: Vec<Held> = Vec::new();
     let mut results = Vec::new();
@@ -67,7 +67,7 @@ pub(crate) async fn run(global: &Global, args: &Rehearse) -> Result<(), Failure>
             report: &listener,
             interrupt: stop.clone(),
         };
-        results.push(rehearsal.hold().await);
+        results.push(Box::pin(rehearsal.hold()).await);
         held.push(stage);
     }
     if let Err(error) = remember(&plan, &text, &folder, &results) {
@@ -123,7 +123,11 @@ fn profiles(plan: &Plan, wanted: &[String]) -> Result<Vec<(String, Option<String
 /// Better to hear of it now than after minutes.
 fn refuse_unwritable(file: Option<&Path>) -> Result<(), Failure> {
     let Some(file) = file else { return Ok(()) };
-    std::fs::File::create(file).map(drop).map_err(|error| Failure::usage(format!("can't write {}: {error}", file.display())))
+    let existed = file.exists();
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(file);
+    // An empty file would be no XML: none is left where the rehearsal can't be held.
+    let tried = opened.and_then(|_| if existed { Ok(()) } else { std::fs::remove_file(file) });
+    tried.map_err(|error| Failure::usage(format!("can't write {}: {error}", file.display())))
 }
 
 fn marker(plan: &Plan) -> Marker {
