@@ -234,36 +234,47 @@ pub async fn sequences_in<C: GenericClient>(client: &C, coverage: &Coverage) -> 
         "SELECT n.nspname::text, c.relname::text, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle, \
              (SELECT o.refobjid::regclass::text || '.' || a.attname FROM pg_catalog.pg_depend o \
                  JOIN pg_catalog.pg_attribute a ON a.attrelid = o.refobjid AND a.attnum = o.refobjsubid \
-                 WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i') LIMIT 1) \
+                 WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = c.oid AND o.deptype IN ('a', 'i') LIMIT 1), \
+             pg_catalog.pg_sequence_last_value(c.oid) \
          FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relpersistence <> 't' AND {covered} ORDER BY n.nspname, c.relname"
     );
     let rows = client.query(&sql, &[]).await.map_err(|error| PgError::sql("listing the sequences", error))?;
-    let names: Vec<QualifiedName> = rows.iter().map(|row| QualifiedName { schema: row.get(0), name: row.get(1) }).collect();
-    let values = sequence_values(client, &names).await?;
-    let sequence = |(row, name, (last_value, is_called)): (&tokio_postgres::Row, QualifiedName, (i64, bool))| Sequence {
-        name,
-        last_value,
-        is_called,
-        increment: row.get(2),
-        min: row.get(3),
-        max: row.get(4),
-        cycle: row.get(5),
-        owned_by: row.get(6),
+    // Only of one that has handed out a value does the server say it at once. Reading the others costs ten times as much,
+    // which would be felt in a pause where there are thousands.
+    let name = |row: &tokio_postgres::Row| QualifiedName { schema: row.get(0), name: row.get(1) };
+    let used = |row: &tokio_postgres::Row| row.get::<_, Option<i64>>(7).map(|last_value| (last_value, true));
+    let unused: Vec<QualifiedName> = rows.iter().filter(|row| used(row).is_none()).map(name).collect();
+    let mut values = sequence_values(client, &unused).await?.into_iter();
+    let sequence = |row: &tokio_postgres::Row| {
+        let (last_value, is_called) = used(row).or_else(|| values.next())?;
+        Some(Sequence {
+            name: name(row),
+            last_value,
+            is_called,
+            increment: row.get(2),
+            min: row.get(3),
+            max: row.get(4),
+            cycle: row.get(5),
+            owned_by: row.get(6),
+        })
     };
-    Ok(rows.iter().zip(names).zip(values).map(|((row, name), value)| sequence((row, name, value))).collect())
+    let sequences: Option<Vec<Sequence>> = rows.iter().map(sequence).collect();
+    sequences.ok_or_else(|| PgError::Mismatch("reading the sequences: one was dropped meanwhile".to_owned()))
 }
 
-/// `last_value` and `is_called` of each, in one round trip: a sequence is read like a table of one row.
+/// Sequences that are read by one statement. The time that it takes to plan grows faster than their number.
+const SEQUENCES_AT_ONCE: usize = 100;
+
+/// `last_value` and `is_called` of each: a sequence is read like a table of one row.
 async fn sequence_values<C: GenericClient>(client: &C, names: &[QualifiedName]) -> PgResult<Vec<(i64, bool)>> {
     let mut values = Vec::with_capacity(names.len());
-    // Bounded: a statement of 500 branches plans in a few milliseconds.
-    for (part, names) in names.chunks(500).enumerate() {
+    for (part, names) in names.chunks(SEQUENCES_AT_ONCE).enumerate() {
         let branches: Vec<String> = names
             .iter()
             .enumerate()
-            .map(|(at, name)| format!("SELECT {} AS at, last_value, is_called FROM {}", part * 500 + at, name.quoted()))
+            .map(|(at, name)| format!("SELECT {} AS at, last_value, is_called FROM {}", part * SEQUENCES_AT_ONCE + at, name.quoted()))
             .collect();
         let sql = format!("SELECT last_value, is_called FROM ({}) s ORDER BY at", branches.join(" UNION ALL "));
         let rows = client.query(&sql, &[]).await.map_err(|error| PgError::sql("reading the sequences", error))?;

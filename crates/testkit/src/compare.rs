@@ -102,7 +102,7 @@ fn one_spelling(text: &str) -> String {
     if text.lines().next().is_some_and(|header| header.contains("VIEW; ")) {
         return without_qualifiers(&text);
     }
-    let unnamed = |line: &str| match (line.split_once(" CONSTRAINT \""), line.rsplit_once("_not_null\" NOT NULL")) {
+    let unnamed = |line: &str| match (line.split_once(" CONSTRAINT \""), line.rsplit_once("\" NOT NULL")) {
         (Some((before, _)), Some((_, after))) => format!("{before} NOT NULL{after}"),
         _ => line.to_owned(),
     };
