@@ -14,7 +14,7 @@ CREATE TABLE public."my cutover_gate table" (id int PRIMARY KEY, v text);
 CREATE INDEX " cutover_gate " ON public.cutover_gate (v);
 CREATE TABLE pglike.t (t int PRIMARY KEY, r text, k text, n int, x int, u text, y int, h1 int, h2 int, v text, f boolean, "ctid " int, "T" text);
 CREATE TABLE pglike."table" (n int, t text, "order" int, "user" text, PRIMARY KEY (t, n));
-CREATE TABLE "select"."from" ("where" int PRIMARY KEY, "group" text, "NULL" text, "*" text, "$1" text, "a.b" text, "a""b" text, "it's" text, "a\b" text, "tab	here" text, " " text);
+CREATE TABLE "select"."from" ("where" int PRIMARY KEY, "group" text, "NULL" text, "*" text, "$1" text, "a.b" text, "a""b" text, "it's" text, "a\b" text, U&"tab\0009here" text, " " text);
 CREATE TABLE "sch""e'ma.with\dot"."ta""b'le.with\dot; -- $$" ("co""l'umn.with\dot" int PRIMARY KEY, "%I %s %L" text, "{}" text);
 CREATE TABLE public."ääääääääääääääääääääääääääääääa" ("ööööööööööööööööööööööööööööööö" int PRIMARY KEY, "🐘🐘🐘🐘🐘🐘🐘🐘🐘🐘🐘🐘🐘🐘🐘" serial UNIQUE);
 CREATE TABLE public."ääääääääääääääääääääääääääääääb" (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v text);
