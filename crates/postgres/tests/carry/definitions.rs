@@ -12,14 +12,18 @@ use cutover_testkit::{
 
 use crate::ground::{EPOCH, LIMIT, Pair, assert_says, soon, tools};
 
-/// A database that holds one of everything, and what is worse.
-async fn everything(pair: &Pair) {
+/// A database that holds one of everything.
+async fn one_of_each(pair: &Pair) {
     for side in Side::BOTH {
         pair.sql(side, ROLES).await;
     }
-    for sql in [EVERYTHING, AWKWARD] {
-        compare::script(pair.source_server, &pair.database, sql).await.unwrap();
-    }
+    compare::script(pair.source_server, &pair.database, EVERYTHING).await.unwrap();
+}
+
+/// And what is worse.
+async fn everything(pair: &Pair) {
+    one_of_each(pair).await;
+    compare::script(pair.source_server, &pair.database, AWKWARD).await.unwrap();
 }
 
 async fn dump(pair: &Pair, side: Side) -> Vec<String> {
@@ -94,7 +98,7 @@ async fn each_part_can_be_done_twice() {
 #[tokio::test]
 async fn a_build_that_is_broken_off_goes_on_where_it_was() {
     let pair = std::sync::Arc::new(Pair::new("broken_build").await);
-    everything(&pair).await;
+    one_of_each(&pair).await;
     pair.schema().await;
     pair.publish(Stream::Forward).await;
     pair.copy_rows().await.unwrap();
