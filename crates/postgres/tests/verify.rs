@@ -6,6 +6,8 @@
 mod checks;
 #[path = "verify/ground.rs"]
 mod ground;
+#[path = "verify/in_stream.rs"]
+mod in_stream;
 #[path = "verify/keys.rs"]
 mod keys;
 #[path = "verify/moving.rs"]

@@ -20,6 +20,9 @@ use crate::{PgError, PgResult, coverage, names::literal};
 /// What is installed in a user's database.
 pub const GATE_SQL: &str = include_str!("../sql/gate.sql");
 
+/// What is installed with it, for verification.
+pub const LOOK_SQL: &str = include_str!("../sql/look.sql");
+
 /// What is installed besides where event triggers may be made.
 pub const DDL_GATE_SQL: &str = include_str!("../sql/ddl_gate.sql");
 
@@ -84,6 +87,7 @@ pub async fn install(client: &mut Client, plan: &str, side: Side, epoch: u64) ->
     let transaction = client.transaction().await.map_err(failed)?;
     transaction.batch_execute("SET LOCAL synchronous_commit = on; SET LOCAL client_min_messages = warning").await.map_err(failed)?;
     transaction.batch_execute(GATE_SQL).await.map_err(failed)?;
+    transaction.batch_execute(LOOK_SQL).await.map_err(failed)?;
     let own = format!(
         "INSERT INTO cutover.owner (plan, side) VALUES ({}, {}) ON CONFLICT DO NOTHING; \
          SELECT pg_catalog.setval('cutover.gate', {}) WHERE NOT (SELECT is_called FROM cutover.gate); SELECT cutover.guard({epoch})",

@@ -14,7 +14,8 @@ use crate::{
 /// Tables that one statement adds to a publication.
 const TABLES_AT_ONCE: usize = 500;
 
-/// Makes the publication equal the catalogue: every table that holds rows, and the marker. Returns what was changed.
+/// Makes the publication equal the catalogue: every table that holds rows, and those of ours that the
+/// stream carries. Returns what was changed.
 ///
 /// # Errors
 /// [`PgError::Superseded`], or the server's answer.
@@ -63,7 +64,17 @@ pub(super) async fn wanted_tables(origin: &Client, destination: &Client, stream:
         tables.retain(|table| there.contains(table));
     }
     tables.push("\"cutover\".\"marker\"".to_owned());
+    // A gate that was installed by an earlier version has none.
+    if has_look(origin).await? && has_look(destination).await? {
+        tables.push("\"cutover\".\"look\"".to_owned());
+    }
     Ok(tables)
+}
+
+async fn has_look(client: &Client) -> PgResult<bool> {
+    let sql = "SELECT pg_catalog.to_regclass('cutover.look') IS NOT NULL";
+    let row = client.query_one(sql, &[]).await.map_err(|error| PgError::sql("looking for what the stream carries of ours", error))?;
+    Ok(row.get(0))
 }
 
 /// Tables of the origin, quoted, that the destination lacks.

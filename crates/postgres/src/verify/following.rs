@@ -34,7 +34,7 @@ impl Following {
 }
 
 /// Between two looks at the position.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Between two pushes of an idle authority's log.
 const PUSH_EVERY: Duration = Duration::from_millis(200);
@@ -80,21 +80,24 @@ impl Watch {
     pub(super) async fn wait_past(&self, lsn: Lsn, limit: Duration) -> PgResult<Wait> {
         let began = Instant::now();
         loop {
-            {
-                let mut look = self.look.lock().await;
-                if look.passed >= lsn {
-                    return Ok(Wait::Passed);
-                }
-                if let Some(wait) = look.update(&self.slot, lsn, self.patience).await? {
-                    return Ok(wait);
-                }
-                if began.elapsed() > limit {
-                    let why = format!("the follower had applied {} and not {lsn} after {} ms", look.passed, limit.as_millis());
-                    return Ok(Wait::Stalled(why));
-                }
+            if let Some(wait) = self.look(lsn, began + limit).await? {
+                return Ok(wait);
             }
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Looks once; says how a wait for `lsn` until `deadline` ends, where it does.
+    pub(super) async fn look(&self, lsn: Lsn, deadline: Instant) -> PgResult<Option<Wait>> {
+        let mut look = self.look.lock().await;
+        if look.passed >= lsn {
+            return Ok(Some(Wait::Passed));
+        }
+        if let Some(wait) = look.update(&self.slot, lsn, self.patience).await? {
+            return Ok(Some(wait));
+        }
+        let why = || format!("the follower had applied {} and not {lsn} when the time was over", look.passed);
+        Ok((Instant::now() > deadline).then(|| Wait::Stalled(why())))
     }
 }
 

@@ -4,9 +4,9 @@
 //! into ranges of its key, walked along the index at the authority; both sides sum up the hashes of a range's rows
 //! (`sql.rs`), each in a statement of its own, so that no snapshot is held and VACUUM goes on. Sums of a moving table
 //! differ all the time. So the rows of a differing range are compared one by one, and those that differ are looked at
-//! again, after the follower has applied the position of the look at the authority, until each is proven equal or
-//! proven different (`settle.rs`). What can be neither in a bounded number of looks is *unsettled*, which
-//! is never counted as equal.
+//! again where the stream passes (`in_stream.rs`), or, where it carries no looks, after the follower has applied the
+//! position of the look at the authority, until each is proven equal or proven different (`settle.rs`). What can be
+//! neither in a bounded number of looks is *unsettled*, which is never counted as equal.
 //!
 //! Tables whose key both sides may sort differently (`ordering.rs`) are walked on both sides, and rows are looked up
 //! by key; in tables without a key every different row is counted (`multiset.rs`). Memory stays flat: at most a few
@@ -14,6 +14,8 @@
 
 mod chunks;
 mod following;
+mod in_stream;
+mod judge;
 mod multiset;
 mod ordering;
 mod progress;
@@ -41,6 +43,7 @@ use tokio_postgres::error::SqlState;
 use self::{
     chunks::{Worker, walk},
     following::Watch,
+    in_stream::Carrier,
     report::Findings,
     scope::Scope,
     session::{Pair, Session},
@@ -70,8 +73,7 @@ pub struct Options {
     pub chunk_rows_of: BTreeMap<QualifiedName, u32>,
     /// Columns whose values are never shown, by table; those of a partitioned table count for its partitions.
     pub redact: BTreeMap<QualifiedName, Vec<String>>,
-    /// How often a row that differs is looked at again while both sides move, before it is locked for a moment at
-    /// the authority and looked at a last time.
+    /// How often a row that differs is looked at again while both sides move, where the stream can't decide about it.
     pub rechecks: u32,
     /// The tables to compare, a partitioned one with its partitions; all where absent.
     pub tables: Option<Vec<QualifiedName>>,
@@ -128,8 +130,10 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
         .following
         .as_ref()
         .map(|following| Watch::new(following, Session::new(Role::Authority, sides.authority, &application), options.patience));
-    let shared = Shared { watch, options, progress, findings: Mutex::new(scope.findings) };
-    compare(&shared, &tables, pair, sides, &application).await?;
+    let shared = Shared { watch, carrier: Carrier::new(), options, progress, findings: Mutex::new(scope.findings) };
+    let compared = compare(&shared, &tables, pair, sides, &application).await;
+    shared.carrier.tidy(&mut Session::new(Role::Follower, sides.follower, &application)).await;
+    compared?;
     let mut findings = shared.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
     findings.sort();
     let seconds = began.elapsed().as_secs_f64();
@@ -271,6 +275,7 @@ impl Comparison {
 struct Shared<'a> {
     /// Absent where both sides stand still.
     watch: Option<Watch>,
+    carrier: Carrier,
     options: &'a Options,
     progress: &'a Progress,
     findings: Mutex<Findings>,

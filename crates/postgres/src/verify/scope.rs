@@ -170,6 +170,7 @@ impl Builder<'_> {
             columns: columns.clone(),
             key: key.iter().filter_map(|column| key_column(catalogue, table, column)).collect(),
             hash: self.hash,
+            shown: None,
         };
         let sides = [sql(self.authority, authority), sql(self.follower, follower)];
         let (bytes, rows) = self.size(authority, whole);

@@ -1,115 +1,54 @@
 //! Deciding about single rows while both sides move.
 //!
-//! One round looks at a row four times: at the follower (f1), at the authority (a1), and, after the follower has applied
-//! the authority's position behind a1, at the follower (f2) and the authority (a2) again. Then
-//! - a1 and f2, or a2 and f2, are the same: **equal**.
-//! - a1 and a2 are the same *version* of the row and no transaction claims it (`xmax` is 0): the row did not change
-//!   from before a1 until after f2, so f2 had to show it. If it did not: **missing**, or **differs**. The claim matters:
-//!   the follower may show a commit that the authority does not show yet, but such a commit has set `xmax`.
-//! - a1 and a2 have no row, f1 and f2 have one in the same version, and every transaction that the authority may have
-//!   committed before f1 was visible to a1 ([`writers_done`]): at a1's position the follower had a row that the authority
-//!   had not: **extra**.
+//! Rows are looked at where the stream passes ([`in_stream`](mod@super::in_stream)). What is locked at the authority and
+//! seen at the follower at the same point of the stream is **equal**, **missing** or **differs**, once and for all. Where
+//! the authority has no row, and the follower shows one, it may have been inserted since the look at the authority. So
+//! all transactions are waited for that may have committed by then ([`writers_done`]), and it is looked at once more: if
+//! the authority has no row still, and the follower the same version, then no insert brought that version, for whatever
+//! had taken it away at the authority would have taken it away at the follower: it is **extra**.
 //!
-//! Everything else is undecided, and another round follows. A row that changes all the time is at last locked at the
-//! authority (FOR SHARE), in a transaction of a second at the most, and looked at once more while it stands still.
+//! Where the stream does not carry looks, and for rows that a long transaction holds, there are rounds. One looks at a
+//! row four times: at the follower (f1), at the authority (a1), and, after the follower has applied the authority's
+//! position behind a1, at the follower (f2) and the authority (a2) again. Then
+//! - a1 and f2, or a2 and f2, are the same: **equal**.
+//! - a1 and a2 are the same *version* of the row and no transaction claims it (`xmax` is 0, or we got a lock): the row
+//!   did not change from before a1 until after f2, so f2 had to show it. If it did not: **missing**, or **differs**. The
+//!   claim matters: the follower may show a commit that the authority does not show yet, but such a commit has set
+//!   `xmax`, and keeps its lock until the authority shows it.
+//! - a1 and a2 have no row, f1 and f2 have one in the same version, and every transaction that the authority may have
+//!   committed before f1 was visible to a1: at a1's position the follower had a row that the authority had not: **extra**.
+//!
+//! Everything else is undecided, and another round follows; in the end it is *unsettled*.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
-use tokio_postgres::Row;
 
 use super::{
     Comparison, Key, Role, Shared,
     following::{Wait, Watch, insert_position},
+    in_stream::{Carrier, Held, Sight, Stop},
+    judge::{Looks, RowState, Ruling, States, compare_still, in_order},
     report::{Difference, DifferenceKind, Findings, Unsettled},
     session::{Pair, Param, Query, Session},
 };
 use crate::PgResult;
 
-/// Rows looked at by one statement.
+/// Rows looked at by one statement, or sent through the stream before it is waited for.
 const BATCH: usize = 500;
 
-/// Rows locked at once.
-const HELD: usize = 50;
+/// Rows in succession that another transaction did not let go, before no more of them are waited for: who holds one
+/// row for long often holds many.
+const MOST_REFUSED: usize = 10;
 
-/// The longest that rows of the application's stay locked. Unit: time for the follower to apply what is under way.
-const HOLD_LIMIT: Duration = Duration::from_secs(1);
+/// How often rows that come and go are looked at in the stream.
+const SURPLUS_LOOKS: usize = 10;
 
 /// How long transactions under way get to end before they count as not yet committed.
 const WRITERS_LIMIT: Duration = Duration::from_secs(1);
-
-/// One row at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct RowState {
-    key: Key,
-    version: String,
-    /// No transaction has deleted, replaced or locked this version.
-    unclaimed: bool,
-    /// A hash per column.
-    columns: Vec<i64>,
-}
-
-/// The row as it was seen four times.
-#[derive(Clone, Debug, Default)]
-struct Looks {
-    follower_before: Option<RowState>,
-    authority: Option<RowState>,
-    follower: Option<RowState>,
-    authority_after: Option<RowState>,
-    /// Whether the authority's looks show everything that it committed before `follower_before`.
-    writers_done: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Ruling {
-    Equal,
-    Missing,
-    Extra,
-    /// The numbers of the columns.
-    Differs(Vec<usize>),
-    Undecided,
-}
-
-impl Looks {
-    fn judge(&self) -> Ruling {
-        if same(&self.authority, &self.follower) || same(&self.authority_after, &self.follower) {
-            return Ruling::Equal;
-        }
-        match (&self.authority, &self.authority_after) {
-            (Some(before), Some(after)) if before.version == after.version && after.unclaimed => compare(before, self.follower.as_ref()),
-            (None, None) if self.writers_done && same_version(&self.follower_before, &self.follower) => Ruling::Extra,
-            _ => Ruling::Undecided,
-        }
-    }
-}
-
-/// What two rows that stand still say.
-fn compare_still(authority: Option<&RowState>, follower: Option<&RowState>) -> Ruling {
-    match (authority, follower) {
-        (Some(authority), follower) => compare(authority, follower),
-        (None, Some(_)) => Ruling::Extra,
-        (None, None) => Ruling::Equal,
-    }
-}
-
-fn compare(authority: &RowState, follower: Option<&RowState>) -> Ruling {
-    let Some(follower) = follower else { return Ruling::Missing };
-    let differing = authority.columns.iter().zip(&follower.columns).enumerate().filter(|(_, (one, other))| one != other);
-    let differing: Vec<usize> = differing.map(|(at, _)| at).collect();
-    if differing.is_empty() { Ruling::Equal } else { Ruling::Differs(differing) }
-}
-
-fn same(one: &Option<RowState>, other: &Option<RowState>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one.columns == other.columns,
-        (None, None) => true,
-        _ => false,
-    }
-}
-
-fn same_version(one: &Option<RowState>, other: &Option<RowState>) -> bool {
-    matches!((one, other), (Some(one), Some(other)) if one.version == other.version)
-}
 
 /// Decides about the rows with these keys.
 pub(super) async fn settle(
@@ -139,20 +78,30 @@ struct Settling<'a> {
     seen: HashSet<Key>,
 }
 
+/// What a look in the stream has left undecided.
+#[derive(Default)]
+struct Left {
+    /// Rows that another transaction holds.
+    held: Vec<Key>,
+    /// Rows that only the follower has, with their version.
+    surplus: HashMap<Key, String>,
+    /// Rows that the stream did not carry a look for.
+    uncarried: Vec<Key>,
+}
+
 impl Settling<'_> {
     async fn still(&mut self, keys: &[Key]) -> PgResult<()> {
-        let authority = self.look(Role::Authority, keys, false).await?;
-        let follower = self.look(Role::Follower, keys, false).await?;
+        let authority = self.look(Role::Authority, keys).await?;
+        let follower = self.look(Role::Follower, keys).await?;
         for ((key, authority), follower) in keys.iter().zip(authority).zip(follower) {
-            let ruling = compare_still(authority.as_ref(), follower.as_ref());
-            self.record(key, authority.as_ref(), ruling);
+            self.record(key, authority.as_ref(), follower.as_ref(), compare_still(authority.as_ref(), follower.as_ref()));
         }
         Ok(())
     }
 
     async fn moving(&mut self, watch: &Watch, keys: &[Key]) -> PgResult<()> {
+        let mut open = self.in_stream(watch, keys).await?;
         let rounds = self.shared.options.rechecks.max(1);
-        let mut open = keys.to_vec();
         for round in 1..=rounds {
             if open.is_empty() {
                 return Ok(());
@@ -161,27 +110,92 @@ impl Settling<'_> {
             let exact = round >= rounds.min(2);
             match self.round(watch, &open, exact).await? {
                 Ok(undecided) => open = undecided,
-                Err(why) => return self.give_up(&open, &why),
+                Err(why) => {
+                    self.give_up(&open, &why);
+                    return Ok(());
+                }
             }
         }
-        for group in open.chunks(HELD) {
-            self.held(watch, group).await?;
-        }
+        self.give_up(&open, "other transactions hold it or change it all the time");
         Ok(())
+    }
+
+    /// Looks where the stream passes; the keys that are still undecided.
+    async fn in_stream(&mut self, watch: &Watch, keys: &[Key]) -> PgResult<Vec<Key>> {
+        let Left { held, mut surplus, uncarried: mut open } = self.look_in_stream(watch, keys, Held::Skip, &HashMap::new()).await?;
+        let mut refused = 0;
+        for key in held {
+            if refused == MOST_REFUSED {
+                open.push(key);
+                continue;
+            }
+            let left = self.look_in_stream(watch, &[key], Held::Await, &HashMap::new()).await?;
+            refused = if left.held.is_empty() { 0 } else { refused + 1 };
+            surplus.extend(left.surplus);
+            open.extend(left.held.into_iter().chain(left.uncarried));
+        }
+        for _ in 0..SURPLUS_LOOKS {
+            if surplus.is_empty() || !writers_done(&mut self.pair.authority).await? {
+                break;
+            }
+            let keys: Vec<Key> = surplus.keys().cloned().collect();
+            let left = self.look_in_stream(watch, &keys, Held::Await, &surplus).await?;
+            surplus = left.surplus;
+            open.extend(left.held.into_iter().chain(left.uncarried));
+        }
+        open.extend(surplus.into_keys());
+        Ok(open)
+    }
+
+    /// Looks once where the stream passes. Before this look the follower had `surplus` rows that the authority had not,
+    /// and every commit of that time is visible there now.
+    async fn look_in_stream(&mut self, watch: &Watch, keys: &[Key], held: Held, surplus: &HashMap<Key, String>) -> PgResult<Left> {
+        let groups: Vec<&[Key]> = keys.chunks(Carrier::rows_at_once(self.table)).collect();
+        let limit = self.shared.options.patience * 10;
+        let mut left = Left::default();
+        match self.shared.carrier.look(self.pair, watch, self.table, &groups, held, limit).await? {
+            Ok(looks) => {
+                for (keys, look) in groups.iter().zip(looks) {
+                    match look {
+                        Ok(sight) => self.rule(keys, sight, surplus, &mut left),
+                        Err(why) => {
+                            tracing::debug!(why, "a look in the stream saw nothing");
+                            left.held.extend_from_slice(keys);
+                        }
+                    }
+                }
+            }
+            Err(Stop::NotCarried) => left.uncarried = keys.to_vec(),
+            Err(Stop::Stalled(why)) => self.give_up(keys, &why),
+        }
+        Ok(left)
+    }
+
+    fn rule(&mut self, keys: &[Key], sight: Sight, surplus: &HashMap<Key, String>, left: &mut Left) {
+        let rows = sight.authority.into_iter().zip(sight.held).zip(sight.follower);
+        for (key, ((authority, held), follower)) in keys.iter().zip(rows) {
+            match (&authority, &follower) {
+                _ if held => left.held.push(key.clone()),
+                (None, Some(row)) if surplus.get(key) != Some(&row.version) => {
+                    left.surplus.insert(key.clone(), row.version.clone());
+                }
+                _ => self.record(key, authority.as_ref(), follower.as_ref(), compare_still(authority.as_ref(), follower.as_ref())),
+            }
+        }
     }
 
     /// One round; the keys that are still undecided, or why the follower is not waited for.
     async fn round(&mut self, watch: &Watch, keys: &[Key], exact: bool) -> PgResult<Result<Vec<Key>, String>> {
         let mut looks = vec![Looks::default(); keys.len()];
-        let before = self.look(Role::Follower, keys, false).await?;
+        let before = self.look(Role::Follower, keys).await?;
         let writers_done = exact && before.iter().any(Option::is_some) && writers_done(&mut self.pair.authority).await?;
-        let authority = self.look(Role::Authority, keys, false).await?;
+        let authority = self.look(Role::Authority, keys).await?;
         let position = insert_position(&mut self.pair.authority).await?;
         if let Wait::Stalled(why) = watch.wait_past(position, self.shared.options.patience * 10).await? {
             return Ok(Err(why));
         }
-        let follower = self.look(Role::Follower, keys, false).await?;
-        let after = self.look(Role::Authority, keys, false).await?;
+        let follower = self.look(Role::Follower, keys).await?;
+        let after = self.look_after(keys, exact).await?;
         for (look, (((before, authority), follower), after)) in
             looks.iter_mut().zip(before.into_iter().zip(authority).zip(follower).zip(after))
         {
@@ -191,80 +205,42 @@ impl Settling<'_> {
         for (key, look) in keys.iter().zip(&looks) {
             match look.judge() {
                 Ruling::Undecided => undecided.push(key.clone()),
-                ruling => self.record(key, look.authority.as_ref(), ruling),
+                ruling => self.record(key, look.authority.as_ref(), look.follower.as_ref(), ruling),
             }
         }
         Ok(Ok(undecided))
     }
 
-    /// The last look: rows locked together, or one by one where another transaction holds one of them.
-    async fn held(&mut self, watch: &Watch, keys: &[Key]) -> PgResult<()> {
-        let Err(why) = self.hold(watch, keys).await? else { return Ok(()) };
-        if let [_] = keys {
-            return self.give_up(keys, &why);
-        }
-        for key in keys {
-            let key = std::slice::from_ref(key);
-            if let Err(why) = self.hold(watch, key).await? {
-                self.give_up(key, &why)?;
-            }
-        }
-        Ok(())
+    async fn look(&mut self, role: Role, keys: &[Key]) -> PgResult<States> {
+        let rows = self.pair.at(role).query(&self.table.doing(), &self.table.at(role).states(keys, "")).await?;
+        Ok(in_order(keys.len(), &rows))
     }
 
-    /// Compares rows while they are locked at the authority; says why it could not.
-    async fn hold(&mut self, watch: &Watch, keys: &[Key]) -> PgResult<Result<(), String>> {
-        // Not behind when the rows are locked, so that they need not be locked for long.
-        let position = insert_position(&mut self.pair.authority).await?;
-        if let Wait::Stalled(why) = watch.wait_past(position, self.shared.options.patience * 10).await? {
-            return Ok(Err(why));
+    /// The last look of a round. A lock that is long gone leaves its mark on a row, so an `exact` look takes one itself
+    /// for a moment: nobody claims a row that we have locked.
+    async fn look_after(&mut self, keys: &[Key], exact: bool) -> PgResult<States> {
+        if !exact {
+            return self.look(Role::Authority, keys).await;
         }
-        let looked = self.look_held(watch, keys).await;
-        // Also on an error: whatever happened, nothing stays locked.
-        if looked.is_err() || self.pair.authority.execute("unlocking rows", "ROLLBACK").await.is_err() {
-            self.pair.authority.close();
-        }
-        match looked {
-            Ok(Ok((authority, follower))) => {
-                for ((key, authority), follower) in keys.iter().zip(authority).zip(follower) {
-                    match compare_still(authority.as_ref(), follower.as_ref()) {
-                        // There was no row to lock, so one may have come and gone.
-                        Ruling::Extra => self.unsettled(key, "it is at the follower, and comes and goes at the authority"),
-                        ruling => self.record(key, authority.as_ref(), ruling),
-                    }
+        let locking = self.table.at(Role::Authority).states(keys, " FOR SHARE OF t SKIP LOCKED");
+        match self.pair.authority.query(&self.table.doing(), &locking).await {
+            Ok(rows) => {
+                let locked = in_order(keys.len(), &rows);
+                if locked.iter().all(Option::is_some) {
+                    return Ok(locked.into_iter().map(|state| state.map(|state| RowState { unclaimed: true, ..state })).collect());
                 }
-                Ok(Ok(()))
+                // What others hold was left out, and is there all the same.
+                let there = self.look(Role::Authority, keys).await?;
+                let claim = |state: Option<RowState>, unclaimed| state.map(|state| RowState { unclaimed, ..state });
+                Ok(locked.into_iter().zip(there).map(|(locked, there)| claim(locked, true).or(claim(there, false))).collect())
             }
-            Ok(Err(why)) => Ok(Err(why)),
-            Err(error) => Ok(Err(self.table.refusal(&error).ok_or(error)?)),
+            // We may not lock, or it is a standby.
+            Err(error) if !error.is_disconnect() => self.look(Role::Authority, keys).await,
+            Err(error) => Err(error),
         }
     }
 
-    async fn look_held(&mut self, watch: &Watch, keys: &[Key]) -> PgResult<Result<(States, States), String>> {
-        // Should this process stop in the middle, the server ends the transaction by itself.
-        let begin = "BEGIN; SET LOCAL lock_timeout = '200ms'; SET LOCAL idle_in_transaction_session_timeout = '5s'";
-        self.pair.authority.execute("locking rows", begin).await?;
-        let authority = self.look(Role::Authority, keys, true).await?;
-        let position = insert_position(&mut self.pair.authority).await?;
-        if let Wait::Stalled(why) = watch.wait_past(position, HOLD_LIMIT).await? {
-            return Ok(Err(why));
-        }
-        let follower = self.look(Role::Follower, keys, false).await?;
-        Ok(Ok((authority, follower)))
-    }
-
-    async fn look(&mut self, role: Role, keys: &[Key], lock: bool) -> PgResult<States> {
-        let rows = self.pair.at(role).query(&self.table.doing(), &self.table.at(role).states(keys, lock)).await?;
-        let mut states = vec![None; keys.len()];
-        for row in &rows {
-            if let Some(state) = usize::try_from(row.get::<_, i64>(0) - 1).ok().and_then(|at| states.get_mut(at)) {
-                *state = Some(row_state(row));
-            }
-        }
-        Ok(states)
-    }
-
-    fn record(&mut self, key: &Key, authority: Option<&RowState>, ruling: Ruling) {
+    fn record(&mut self, key: &Key, authority: Option<&RowState>, _follower: Option<&RowState>, ruling: Ruling) {
         let kind = match ruling {
             Ruling::Equal | Ruling::Undecided => return,
             Ruling::Missing => DifferenceKind::Missing,
@@ -280,21 +256,11 @@ impl Settling<'_> {
         }
     }
 
-    fn give_up(&mut self, keys: &[Key], why: &str) -> PgResult<()> {
-        keys.iter().for_each(|key| self.unsettled(key, why));
-        Ok(())
+    fn give_up(&mut self, keys: &[Key], why: &str) {
+        for key in keys {
+            self.findings.unsettled(Unsettled { table: self.table.name.clone(), key: self.table.named(key), why: why.to_owned() });
+        }
     }
-
-    fn unsettled(&mut self, key: &Key, why: &str) {
-        self.findings.unsettled(Unsettled { table: self.table.name.clone(), key: self.table.named(key), why: why.to_owned() });
-    }
-}
-
-/// Rows in the order of the keys that were asked for.
-type States = Vec<Option<RowState>>;
-
-fn row_state(row: &Row) -> RowState {
-    RowState { key: row.get(1), version: row.get(2), unclaimed: row.get(3), columns: row.get(4) }
 }
 
 /// Waits until every transaction that the authority may have committed by now is visible there: a commit is in the log,
@@ -319,47 +285,4 @@ pub(super) async fn writers_done(authority: &mut Session) -> PgResult<bool> {
     let stuck = query("SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE wait_event = 'SyncRep')", Vec::new());
     let rows = authority.query("watching transactions", &stuck).await?;
     Ok(rows.first().is_some_and(|row| !row.get::<_, bool>(0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(version: &str, value: i64) -> Option<RowState> {
-        Some(RowState { key: vec!["1".to_owned()], version: version.to_owned(), unclaimed: true, columns: vec![1, value] })
-    }
-
-    fn claimed(version: &str, value: i64) -> Option<RowState> {
-        row(version, value).map(|state| RowState { unclaimed: false, ..state })
-    }
-
-    fn judge(f1: Option<RowState>, a1: Option<RowState>, f2: Option<RowState>, a2: Option<RowState>) -> Ruling {
-        Looks { follower_before: f1, authority: a1, follower: f2, authority_after: a2, writers_done: true }.judge()
-    }
-
-    #[test]
-    fn a_row_that_stood_still_at_the_authority_is_decided() {
-        assert_eq!(judge(None, row("a", 5), row("x", 5), row("a", 5)), Ruling::Equal);
-        assert_eq!(judge(row("x", 4), row("a", 5), row("x", 4), row("a", 5)), Ruling::Differs(vec![1]));
-        assert_eq!(judge(None, row("a", 5), None, row("a", 5)), Ruling::Missing);
-    }
-
-    #[test]
-    fn a_row_that_moved_is_not() {
-        // Replaced between the looks, and the follower is ahead of the first and behind the second.
-        assert_eq!(judge(row("x", 4), row("a", 5), row("y", 6), row("b", 7)), Ruling::Undecided);
-        // The follower shows a commit that the authority does not show yet, but has claimed the row for.
-        assert_eq!(judge(row("x", 5), row("a", 5), row("y", 6), claimed("a", 5)), Ruling::Undecided);
-        assert_eq!(judge(row("x", 5), row("a", 5), None, claimed("a", 5)), Ruling::Undecided);
-        // Inserted at the authority after the first look.
-        assert_eq!(judge(None, None, row("x", 5), None), Ruling::Undecided);
-        assert_eq!(judge(row("w", 5), None, row("x", 5), None), Ruling::Undecided);
-    }
-
-    #[test]
-    fn a_row_is_extra_only_once_all_writers_are_visible() {
-        assert_eq!(judge(row("x", 5), None, row("x", 5), None), Ruling::Extra);
-        let looks = Looks { follower_before: row("x", 5), follower: row("x", 5), ..Looks::default() };
-        assert_eq!(looks.judge(), Ruling::Undecided);
-    }
 }

@@ -65,6 +65,8 @@ pub(super) struct TableSql {
     /// Empty for a table without a key.
     pub(super) key: Vec<KeyColumn>,
     pub(super) hash: Hash,
+    /// Whether each column's value may be shown; absent where none is asked for.
+    pub(super) shown: Option<Vec<bool>>,
 }
 
 impl TableSql {
@@ -129,22 +131,57 @@ impl TableSql {
     }
 
     /// The rows with these keys, one by one: number of the key asked for, key, version, whether nobody claims the
-    /// version, and a hash per column: `int8, text[], text, bool, int8[]`. With `lock`, they stay as they are until
-    /// the transaction ends.
-    pub(super) fn states(&self, keys: &[Key], lock: bool) -> Query {
+    /// version, a hash per column, and of each column what may be shown and its length in characters:
+    /// `int8, text[], text, bool, int8[], text[], int4[]`. `lock` is empty, or a locking clause for `t`.
+    pub(super) fn states(&self, keys: &[Key], lock: &str) -> Query {
         let (join, params) = self.join(keys);
-        let columns: Vec<String> = self
+        Query { sql: format!("{} FROM {join}{lock}", self.state()), params }
+    }
+
+    /// Lets the stream carry a look at these keys.
+    pub(super) fn look(&self, id: &str, statement: &str, keys: &[Key]) -> Query {
+        let (_, params) = self.join(keys);
+        let lines: Vec<String> = (1..=params.len()).map(|at| format!("${at}::text[]")).collect();
+        let (id, statement) = (literal(id), literal(statement));
+        Query {
+            sql: format!("INSERT INTO cutover.look (id, statement, keys) VALUES ({id}, {statement}, ARRAY[{}])", lines.join(", ")),
+            params,
+        }
+    }
+
+    /// [`states`](Self::states) of the keys in `$1`, which has a line for each column of the key.
+    pub(super) fn states_of_lines(&self) -> String {
+        format!("{} FROM {}", self.state(), self.join_arrays(&line))
+    }
+
+    fn state(&self) -> String {
+        let hashes: Vec<String> = self
             .columns
             .iter()
             .map(|column| self.hash.of(&format!("(ROW(t.{})::text COLLATE pg_catalog.\"C\")", ident(column)), 0))
             .collect();
-        let sql = format!(
-            "SELECT u.n, {}, {VERSION}, t.xmax = '0'::xid, ARRAY[{}]::bigint[] FROM {join}{}",
+        let (shown, lengths) = self.shown_columns();
+        format!(
+            "SELECT u.n, {}, {VERSION}, t.xmax = '0'::xid, ARRAY[{}]::bigint[], {shown}::text[], {lengths}::integer[]",
             self.key_text("t"),
-            columns.join(", "),
-            if lock { " FOR SHARE OF t" } else { "" }
-        );
-        Query { sql, params }
+            hashes.join(", ")
+        )
+    }
+
+    /// A redacted value never leaves its server, only its length does.
+    fn shown_columns(&self) -> (String, String) {
+        let Some(may_be_shown) = &self.shown else { return ("NULL".to_owned(), "NULL".to_owned()) };
+        let (mut shown, mut lengths) = (Vec::new(), Vec::new());
+        for (column, may_be_shown) in self.columns.iter().zip(may_be_shown) {
+            let column = format!("t.{}", ident(column));
+            // Not IS NOT NULL: that says no to a row of NULLs, which is a value.
+            let of_value = |text: String| format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN {text} END");
+            let text = format!("pg_catalog.format('%s', {column})");
+            let most = if *may_be_shown { SHOWN_CHARACTERS } else { 0 };
+            shown.push(of_value(format!("pg_catalog.\"left\"({text}, {most})")));
+            lengths.push(of_value(format!("pg_catalog.length({text})")));
+        }
+        (format!("ARRAY[{}]", shown.join(", ")), format!("ARRAY[{}]", lengths.join(", ")))
     }
 
     /// Count and sums of every bucket, a bucket being the rows whose hash ends alike: `int8, int8, text, text`.
@@ -239,22 +276,42 @@ impl TableSql {
 
     fn join(&self, keys: &[Key]) -> (String, Vec<Param>) {
         let params = (0..self.key.len()).map(|at| Param::Texts(keys.iter().map(|key| key[at].clone()).collect())).collect();
-        let list = |part: &dyn Fn(usize) -> String| (0..self.key.len()).map(part).collect::<Vec<_>>();
-        let arrays = list(&|at| format!("${}::text[]", at + 1)).join(", ");
-        let names = list(&|at| format!("k{at}")).join(", ");
-        let conditions = list(&|at| {
-            let KeyColumn { name, type_name, operators } = &self.key[at];
-            format!("t.{} {} u.k{at}::{type_name}", ident(name), operators.sql("="))
-        });
-        // Not qualified: only the bare name takes several arrays, and the session's search_path is pg_catalog alone.
-        let sql = format!("unnest({arrays}) WITH ORDINALITY AS u({names}, n) JOIN {} ON {}", self.from, conditions.join(" AND "));
-        (sql, params)
+        (self.join_arrays(&|at| format!("${}::text[]", at + 1)), params)
+    }
+
+    /// The table joined with the keys in these arrays, one for each column of the key.
+    fn join_arrays(&self, array: &dyn Fn(usize) -> String) -> String {
+        format!("{} JOIN {} ON {}", self.unnested(array, "", ""), self.from, self.matches("u"))
+    }
+
+    /// The keys in these arrays as `u(k0, …, n)`, with what is unnested behind them under `names`.
+    pub(super) fn unnested(&self, array: &dyn Fn(usize) -> String, more: &str, names: &str) -> String {
+        let list = |part: &dyn Fn(usize) -> String| (0..self.key.len()).map(part).collect::<Vec<_>>().join(", ");
+        // Not qualified: only the bare name takes several arrays, and the search_path is pg_catalog alone.
+        format!("unnest({}{more}) WITH ORDINALITY AS u({}{names}, n)", list(array), list(&|at| format!("k{at}")))
+    }
+
+    /// The condition that a row of the table has the key of a row of `from`.
+    pub(super) fn matches(&self, from: &str) -> String {
+        let condition = |(at, column): (usize, &KeyColumn)| {
+            let KeyColumn { name, type_name, operators } = column;
+            format!("t.{} {} {from}.k{at}::{type_name}", ident(name), operators.sql("="))
+        };
+        self.key.iter().enumerate().map(condition).collect::<Vec<_>>().join(" AND ")
     }
 }
 
+/// A column's values among the keys in `$1`.
+pub(super) fn line(at: usize) -> String {
+    format!("($1)[{0}:{0}][:]", at + 1)
+}
+
+/// How much of a value is shown. Unit: characters.
+const SHOWN_CHARACTERS: usize = 200;
+
 /// What tells one version of a row from every other at the same server: a place is not used again by the same
 /// transaction once a version is there.
-const VERSION: &str = "(t.tableoid::text || '/' || t.ctid::text || '/' || t.xmin::text)";
+pub(super) const VERSION: &str = "(t.tableoid::text || '/' || t.ctid::text || '/' || t.xmin::text)";
 
 /// The statement that shows whether both sides hash alike: `text, int8`.
 pub(super) fn hash_probe() -> Query {
@@ -275,7 +332,13 @@ mod tests {
             type_name: "bigint".to_owned(),
             operators: Operators::of(schema),
         });
-        TableSql { from: "ONLY \"s\".\"t\" AS t".to_owned(), columns: vec!["a".to_owned()], key: key.collect(), hash: Hash::Native }
+        TableSql {
+            from: "ONLY \"s\".\"t\" AS t".to_owned(),
+            columns: vec!["a".to_owned()],
+            key: key.collect(),
+            hash: Hash::Native,
+            shown: None,
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ async fn what_is_published_is_what_holds_rows() {
         "\"public\".\"parts_1_rest\"",
         "\"public\".\"parts_rest\"",
         "\"cutover\".\"marker\"",
+        "\"cutover\".\"look\"",
     ];
     assert_eq!(added, expected.map(|table| format!("added {table}")));
     assert_eq!(pair.publish(Forward).await, [""; 0], "it is as it should be");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutover_core::{Side, plan::DatabaseUrl};
 use cutover_postgres::{
-    PgResult,
+    PgResult, catalogue, gate,
     names::Names,
     verify::{Difference, DifferenceKind, Following, Options, Progress, Report, Sides, verify},
 };
@@ -79,10 +79,25 @@ impl Databases {
         self.follower.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
-    /// Copies what the authority has and follows it from now on.
+    /// Copies what the authority has and follows it from now on. The stream carries looks too.
     pub(crate) async fn follow(&mut self) {
+        for client in [&mut self.authority, &mut self.follower] {
+            gate::install(client, "test", Side::Source, 1).await.unwrap();
+        }
+        let tables = catalogue::tables(&self.authority).await.unwrap();
+        let tables: Vec<_> =
+            tables.iter().filter(|table| table.holds_rows()).map(|table| format!("ONLY {}", table.name.quoted())).collect();
+        self.subscribe(&format!("FOR TABLE {}, cutover.look", tables.join(", "))).await;
+    }
+
+    /// Follows by a stream that carries the tables and nothing of ours.
+    pub(crate) async fn follow_without_looks(&mut self) {
+        self.subscribe("FOR ALL TABLES").await;
+    }
+
+    async fn subscribe(&mut self, published: &str) {
         let (name, conninfo) = (&self.name, self.authority_url.conninfo().replace('\'', "''"));
-        self.at_authority("CREATE PUBLICATION everything FOR ALL TABLES").await;
+        self.at_authority(&format!("CREATE PUBLICATION everything {published}")).await;
         self.at_follower(&format!("CREATE SUBSCRIPTION {name} CONNECTION '{conninfo}' PUBLICATION everything")).await;
         let ready = "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel";
         eventually(CATCH_UP, || async { self.follower.query_one(ready, &[]).await.unwrap().get::<_, Option<bool>>(0) == Some(true) })
@@ -107,6 +122,10 @@ impl Databases {
 
     pub(crate) async fn try_verify(&self, options: &Options) -> PgResult<Report> {
         verify(&self.sides(), &Names::new("test"), options, &Progress::default()).await
+    }
+
+    pub(crate) async fn verify_between(&self, sides: &Sides<'_>, options: &Options) -> Report {
+        verify(sides, &Names::new("test"), options, &Progress::default()).await.unwrap()
     }
 
     pub(crate) fn sides(&self) -> Sides<'_> {

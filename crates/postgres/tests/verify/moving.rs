@@ -106,11 +106,11 @@ fn options() -> Options {
     Options { jobs: 2, chunk_rows: 200, patience: Duration::from_secs(20), ..Options::default() }
 }
 
-/// What was found; only rows that come and go all the time may be left unsettled.
+/// What was found; only rows of these tables may be left unsettled.
 #[track_caller]
-fn found(report: &Report) -> Vec<String> {
+fn found(report: &Report, moving: &[&str]) -> Vec<String> {
     for unsettled in &report.unsettled {
-        assert!(["queue", "tally"].contains(&unsettled.table.name.as_str()), "{unsettled:?}");
+        assert!(moving.contains(&unsettled.table.name.as_str()), "{unsettled:?}");
     }
     let mut lines: Vec<_> = report.differences.iter().map(line).collect();
     lines.sort_unstable();
@@ -119,11 +119,25 @@ fn found(report: &Report) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d19_under_load_nothing_false_is_found_and_everything_true_is() {
-    let seed = Seed::from_env_or_random();
     let mut databases = Databases::new("moving").await;
     databases.both(SCHEMA).await;
     databases.at_authority(ROWS).await;
     databases.follow().await;
+    // Only in a table without a key there are rows that come and go too fast to be decided.
+    under_load(databases, &["tally"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d19_where_the_stream_carries_no_looks_only_what_moves_all_the_time_is_left_unsettled() {
+    let mut databases = Databases::new("moving_unlooked").await;
+    databases.both(SCHEMA).await;
+    databases.at_authority(ROWS).await;
+    databases.follow_without_looks().await;
+    under_load(databases, &["hot", "queue", "tally"]).await;
+}
+
+async fn under_load(databases: Databases, moving: &[&str]) {
+    let seed = Seed::from_env_or_random();
     let load = Load::start(&databases.name, seed).await;
     let mut rechecked = 0;
     for round in 0..6 {
@@ -132,7 +146,7 @@ async fn d19_under_load_nothing_false_is_found_and_everything_true_is() {
             "round {round}: {} rows, {} re-checked, {} unsettled, {:.1} s",
             report.rows, report.rechecked_rows, report.unsettled_total, report.seconds
         );
-        assert_eq!(found(&report), [""; 0], "round {round}: {report:#?}");
+        assert_eq!(found(&report, moving), [""; 0], "round {round}: {report:#?}");
         rechecked += report.rechecked_rows;
     }
     assert!(rechecked > 0, "the load did not make a single row differ at the first look, so nothing was tested");
@@ -157,7 +171,11 @@ async fn d19_under_load_nothing_false_is_found_and_everything_true_is() {
     ];
     for round in 0..3 {
         let report = databases.verify(&options()).await;
-        assert_eq!(found(&report), expected, "round {round}: {report:#?}");
+        let found = found(&report, moving);
+        assert!(found.iter().all(|line| expected.contains(&line.as_str())), "round {round}: {report:#?}");
+        let left = |line: &&str| report.unsettled.iter().any(|unsettled| line.starts_with(&format!("{} ", unsettled.table.name)));
+        let lacking: Vec<_> = expected.into_iter().filter(|line| !found.iter().any(|found| found == line)).collect();
+        assert!(lacking.iter().all(left), "round {round}: {lacking:?} in {report:#?}");
         assert_eq!(report.verdict(), Verdict::Different);
     }
     let rate = load.end().await;
