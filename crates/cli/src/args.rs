@@ -195,7 +195,9 @@ pub(crate) struct Status {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks")]
+#[command(
+    after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks\n  cutover verify --values\n  cutover verify --repair --reason 'rows written by hand at the target, CHG-1234'"
+)]
 pub(crate) struct Verify {
     /// Only this table, and no checks; can be given several times.
     #[arg(long = "table", value_name = "SCHEMA.NAME")]
@@ -203,6 +205,18 @@ pub(crate) struct Verify {
     /// Only the plan's own checks, and no tables.
     #[arg(long, conflicts_with = "tables")]
     pub(crate) only_checks: bool,
+    /// Show both sides' values of the columns that differ. The plan's `verify.redact` says which are never shown.
+    #[arg(long, conflicts_with = "only_checks")]
+    pub(crate) values: bool,
+    /// Make the rows that differ equal at the side that follows, through the stream. The side in charge is never changed.
+    #[arg(long, requires = "reason", conflicts_with = "only_checks")]
+    pub(crate) repair: bool,
+    /// Why, for the journal. With --repair.
+    #[arg(long, value_name = "TEXT", requires = "repair")]
+    pub(crate) reason: Option<String>,
+    /// Where more rows than this differ, none is repaired: a new copy is better then.
+    #[arg(long, value_name = "ROWS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_repairs: u32,
 }
 
 #[derive(Args, Debug)]

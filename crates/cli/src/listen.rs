@@ -144,6 +144,10 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
             let facts: Vec<String> = facts.iter().filter_map(|(name, value)| fact(name, value)).collect();
             format!("{} done: {}", step.name(), facts.join(", "))
         }
+        Event::RepairStarted { rows } => format!("repair of {} rows that differ", thousands(*rows)),
+        Event::Repaired { repaired, equal_meanwhile, still_different, .. } => {
+            format!("repaired {} rows; {equal_meanwhile} were equal by then, {still_different} are still different", thousands(*repaired))
+        }
         Event::SwitchStarted { to, attempt } => format!("switch to the {to}, attempt {attempt}"),
         Event::Armed { tables } => format!("armed {tables} tables"),
         Event::Fenced { fence, closed_after_ms } => format!("fenced at {} after {closed_after_ms} ms", fence.lsn),

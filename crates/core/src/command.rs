@@ -41,6 +41,22 @@ pub enum Command {
         /// What was measured.
         facts: BTreeMap<String, serde_json::Value>,
     },
+    /// Make rows of the follower's that differ equal to the authority's.
+    Repair {
+        /// How many were reported to differ.
+        rows: u64,
+    },
+    /// They are, as far as they could be.
+    Repaired {
+        /// Rows that were made equal.
+        repaired: u64,
+        /// Rows that were equal by then.
+        equal_meanwhile: u64,
+        /// Rows that are different still, or not known to be equal.
+        still_different: u64,
+        /// Rows that were made equal, by table.
+        tables: BTreeMap<String, u64>,
+    },
     /// Let the database change hands.
     Switch {
         /// The side that is to be in charge.

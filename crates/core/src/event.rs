@@ -113,6 +113,22 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         facts: BTreeMap<String, serde_json::Value>,
     },
+    /// Rows of the follower's that differ are to be made equal to the authority's.
+    RepairStarted {
+        /// Differences that were reported. Unit: rows.
+        rows: u64,
+    },
+    /// They were, as far as they could be.
+    Repaired {
+        /// Rows that were made equal.
+        repaired: u64,
+        /// Rows that were equal by then.
+        equal_meanwhile: u64,
+        /// Rows that are different still, or not known to be equal.
+        still_different: u64,
+        /// Rows that were made equal, by table.
+        tables: BTreeMap<String, u64>,
+    },
     /// Somebody decided that the database changes hands.
     SwitchStarted {
         /// The side that is to be in charge.
@@ -191,6 +207,8 @@ impl Event {
             Self::DriverTookOver { .. } => "driver_took_over",
             Self::SnapshotTaken(_) => "snapshot_taken",
             Self::Prepared { .. } => "prepared",
+            Self::RepairStarted { .. } => "repair_started",
+            Self::Repaired { .. } => "repaired",
             Self::SwitchStarted { .. } => "switch_started",
             Self::Armed { .. } => "armed",
             Self::FencingStarted => "fencing_started",

@@ -34,6 +34,14 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::RevisePlan { .. }, _) => not_now("changing the plan"),
         (Command::SnapshotTaken(snapshot), Phase::Preparing { step: Preparation::CopyRows }) => Ok(vec![Event::SnapshotTaken(snapshot)]),
         (Command::Prepared { facts }, Phase::Preparing { step }) => Ok(vec![Event::Prepared { step: *step, facts }]),
+        (Command::Repair { rows }, Phase::Preparing { step: Preparation::Verify } | Phase::Following | Phase::Completed) => {
+            Ok(vec![Event::RepairStarted { rows }])
+        }
+        (Command::Repair { .. }, _) => not_now("a repair"),
+        (
+            Command::Repaired { repaired, equal_meanwhile, still_different, tables },
+            Phase::Preparing { step: Preparation::Verify } | Phase::Following | Phase::Completed,
+        ) => Ok(vec![Event::Repaired { repaired, equal_meanwhile, still_different, tables }]),
         (Command::Switch { to }, _) => start_switch(state, to),
         (Command::Armed { tables }, Phase::Arming(_)) => Ok(vec![Event::Armed { tables }]),
         (Command::BeginPause, Phase::Armed(_)) => Ok(vec![Event::FencingStarted]),
@@ -60,6 +68,7 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (
             Command::SnapshotTaken(_)
             | Command::Prepared { .. }
+            | Command::Repaired { .. }
             | Command::Armed { .. }
             | Command::BeginPause
             | Command::Fenced { .. }
@@ -157,6 +166,10 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
     }
     state.phase = match (event, state.phase) {
         (Event::DriverTookOver { .. }, phase) => phase,
+        (
+            Event::RepairStarted { .. } | Event::Repaired { .. },
+            phase @ (Phase::Preparing { step: Preparation::Verify } | Phase::Following | Phase::Completed),
+        ) => phase,
         (Event::PlanRevised { plan, shape }, phase) => {
             state.plan = plan.clone();
             state.shape = *shape;

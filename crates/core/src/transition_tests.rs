@@ -92,6 +92,22 @@ fn b17_a_cutover_goes_forth_and_back_and_forth_and_ends() {
     assert_eq!(cutover.say(Command::Switch { to: Side::Source }), Err(Refusal::Over { how: "retired" }));
 }
 
+/// A repair changes nothing about where the cutover stands, and is not begun while the database changes hands.
+#[test]
+fn rows_are_mended_only_while_nothing_changes_hands() {
+    let mut cutover = Cutover::new(true, false);
+    assert!(matches!(cutover.say(Command::Repair { rows: 1 }), Err(Refusal::NotNow { .. })), "there is no stream yet");
+    cutover.run();
+    let before = cutover.state().phase.clone();
+    cutover.say(Command::Repair { rows: 3 }).unwrap();
+    let tables = [("public.t".to_owned(), 2)].into();
+    cutover.say(Command::Repaired { repaired: 2, equal_meanwhile: 0, still_different: 1, tables }).unwrap();
+    assert_eq!(cutover.state().phase, before);
+    cutover.say(Command::Switch { to: Side::Target }).unwrap();
+    assert!(matches!(cutover.say(Command::Repair { rows: 1 }), Err(Refusal::NotNow { .. })));
+    assert_eq!(replay(&cutover.1).unwrap(), cutover.0);
+}
+
 #[test]
 fn c35_replaying_the_audit_trail_reproduces_the_state() {
     let mut cutover = Cutover::new(true, true);

@@ -109,11 +109,15 @@ impl Cutover {
         let plan = &self.plan.verify;
         let settings = || self.plan.tables.settings.iter();
         let name = |of: &TableSettings| QualifiedName { schema: of.schema.clone(), name: of.name.clone() };
+        let redacted = |of: &TableSettings| {
+            let table = name(of);
+            of.redact.iter().map(|column| format!("{table}.{column}")).collect::<Vec<_>>()
+        };
         verify::Options {
             jobs: plan.jobs as usize,
             chunk_rows: plan.chunk_rows,
             chunk_rows_of: settings().filter_map(|of| Some((name(of), of.chunk_rows?))).collect(),
-            redact: settings().filter(|of| !of.redact.is_empty()).map(|of| (name(of), of.redact.clone())).collect(),
+            redact: plan.redact.iter().cloned().chain(settings().flat_map(redacted)).collect(),
             rechecks: plan.rechecks,
             ..verify::Options::default()
         }

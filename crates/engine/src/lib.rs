@@ -9,6 +9,7 @@ mod failpoint;
 mod log;
 mod perform;
 pub mod rehearse;
+mod repair;
 mod report;
 mod sides;
 mod status;

@@ -12,6 +12,8 @@ mod in_stream;
 mod keys;
 #[path = "verify/moving.rs"]
 mod moving;
+#[path = "verify/repair.rs"]
+mod repair;
 #[path = "verify/settings.rs"]
 mod settings;
 

@@ -23,7 +23,7 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
     if goal == Goal::Switched && cutover.state().await?.is_none_or(|state| state.authority == Side::Source && !state.ended()) {
         announce(&cutover).await;
         if cutover.plan().switch.reverse {
-            agree(global)?;
+            agree(global, "--until ready only prepares")?;
         } else {
             confirm(&cutover, args.confirm.as_deref())?;
         }
@@ -33,9 +33,7 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
 }
 
 pub(crate) async fn rollback(global: &Global, args: &Rollback) -> Result<(), Failure> {
-    if args.reason.trim().is_empty() {
-        return Err(Failure::usage("--reason is empty").with_hint("say in a few words why, for the journal"));
-    }
+    refuse_empty(&args.reason)?;
     let cutover = plan_file::open(global).await?;
     let give_up = args.confirm.is_some();
     if give_up {
@@ -58,6 +56,14 @@ pub(crate) async fn retire(global: &Global, args: &Retire) -> Result<(), Failure
     finish(global, cutover.retire(drive(&listener, &args.reason)?, &args.archive).await)
 }
 
+/// A reason that must be given is given.
+pub(crate) fn refuse_empty(reason: &str) -> Result<(), Failure> {
+    if reason.trim().is_empty() {
+        return Err(Failure::usage("--reason is empty").with_hint("say in a few words why, for the journal"));
+    }
+    Ok(())
+}
+
 /// What a switch changes, how far it reaches, and whether it can be undone.
 async fn announce(cutover: &Cutover) {
     let plan = cutover.plan();
@@ -77,14 +83,14 @@ async fn announce(cutover: &Cutover) {
 }
 
 /// Asks a person who sits there. A script is not asked.
-fn agree(global: &Global) -> Result<(), Failure> {
+pub(crate) fn agree(global: &Global, otherwise: &str) -> Result<(), Failure> {
     if global.yes || !std::io::stdin().is_terminal() {
         return Ok(());
     }
     to_stderr("Go on? [y/N]");
     match line()?.to_lowercase().as_str() {
         "y" | "yes" => Ok(()),
-        _ => Err(Failure::usage("nothing was done").with_hint("--yes goes on without asking; --until ready only prepares")),
+        _ => Err(Failure::usage("nothing was done").with_hint(format!("--yes goes on without asking; {otherwise}"))),
     }
 }
 
@@ -110,7 +116,7 @@ fn confirm(cutover: &Cutover, given: Option<&str>) -> Result<(), Failure> {
     if typed == *name { Ok(()) } else { Err(Failure::usage(format!("`{typed}` is not the plan's name; nothing was done"))) }
 }
 
-fn drive<'a>(listener: &'a Listener, reason: &str) -> Result<Drive<'a>, Failure> {
+pub(crate) fn drive<'a>(listener: &'a Listener, reason: &str) -> Result<Drive<'a>, Failure> {
     Ok(Drive { actor: actor(), reason: reason.to_owned(), report: listener, interrupt: stop::on_signal(), failpoint: failpoint()? })
 }
 

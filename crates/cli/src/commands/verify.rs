@@ -13,6 +13,8 @@ use serde::Serialize;
 
 use crate::{
     args::{Global, Output, Verify},
+    commands::drive::{agree, drive, refuse_empty},
+    listen::Listener,
     output::{Failure, Paint, print_json, thousands, to_stderr, to_stdout},
     plan_file,
 };
@@ -23,10 +25,16 @@ struct Answer<'a> {
     /// Absent with `--only-checks`.
     #[serde(flatten)]
     tables: Option<&'a verify::Report>,
+    /// Absent where none was asked for, or nothing differs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repair: Option<&'a verify::Repair>,
     checks: &'a [user_check::Report],
 }
 
 pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
+    if let Some(reason) = &args.reason {
+        refuse_empty(reason)?;
+    }
     let cutover = plan_file::open(global).await?;
     let wanted: &[Check] = if args.tables.is_empty() { &cutover.plan().checks } else { &[] };
     if args.only_checks && wanted.is_empty() {
@@ -36,6 +44,12 @@ pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
     if let (Some(tables), Output::Human) = (&tables, global.output) {
         print(tables);
     }
+    let repair = match (&tables, &args.reason) {
+        (Some(tables), Some(reason)) if args.repair && tables.differences_total > 0 => {
+            Some(repair(global, &cutover, args, reason, tables).await?)
+        }
+        _ => None,
+    };
     let mut checks = Vec::with_capacity(wanted.len());
     for check in wanted {
         to_stderr(&format!("asking both sides: {}", check.name));
@@ -46,24 +60,25 @@ pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
         checks.push(report);
     }
     if global.output == Output::Json {
-        print_json(&Answer { tables: tables.as_ref(), checks: &checks });
+        print_json(&Answer { tables: tables.as_ref(), repair: repair.as_ref(), checks: &checks });
     }
-    judge(tables.as_ref(), &checks)
+    judge(tables.as_ref(), repair.as_ref(), &checks)
 }
 
 /// A no counts more than what could not be established.
-fn judge(tables: Option<&verify::Report>, checks: &[user_check::Report]) -> Result<(), Failure> {
+fn judge(tables: Option<&verify::Report>, repair: Option<&verify::Repair>, checks: &[user_check::Report]) -> Result<(), Failure> {
     let count = |verdict: Verdict| checks.iter().filter(|check| check.verdict == verdict).count();
     let failed = count(Verdict::Fail);
     let no = |message: String| Err(Failure::new(message).answered().with_code(3));
     let unknown = |message: String| Failure::new(message).answered().with_code(4);
-    match (tables.map_or(0, |tables| tables.differences_total), failed) {
+    let different = repair.map(|repair| repair.still_different.len() as u64).or(tables.map(|tables| tables.differences_total));
+    match (different.unwrap_or(0), failed) {
         (0, 0) => {}
         (0, _) => return no(format!("{failed} of {} checks failed", checks.len())),
         (rows, 0) => return no(format!("the two sides differ in {rows} rows")),
         (rows, _) => return no(format!("the two sides differ in {rows} rows, and {failed} of {} checks failed", checks.len())),
     }
-    if let Some(tables) = tables.filter(|tables| tables.verdict() == verify::Verdict::Inconclusive) {
+    if let Some(tables) = tables.filter(|tables| tables.unsettled_total > 0 || tables.verdict() == verify::Verdict::Inconclusive) {
         return Err(unknown(format!("{} rows could not be compared", tables.unsettled_total))
             .with_hint("`cutover status` shows whether the stream flows; then verify again"));
     }
@@ -73,9 +88,64 @@ fn judge(tables: Option<&verify::Report>, checks: &[user_check::Report]) -> Resu
     }
 }
 
-async fn compare(cutover: &Cutover, args: &Verify) -> Result<verify::Report, Failure> {
+/// Makes what differs equal, once somebody has agreed.
+async fn repair(
+    global: &Global,
+    cutover: &Cutover,
+    args: &Verify,
+    reason: &str,
+    found: &verify::Report,
+) -> Result<verify::Repair, Failure> {
+    let (most, rows) = (u64::from(args.max_repairs), found.differences_total);
+    if rows > most {
+        let message =
+            format!("the two sides differ in {} rows, more than --max-repairs ({}); none was repaired", thousands(rows), thousands(most));
+        let hint = format!(
+            "so many are copied anew rather: before any switch `cutover rollback --confirm {}` and a new cutover; or raise --max-repairs",
+            cutover.plan().name
+        );
+        return Err(Failure::new(message).with_hint(hint).with_code(3));
+    }
+    let follower = found.authority.other();
+    to_stderr(&format!(
+        "before:   {} rows differ\nafter:    they are at the {follower} as they are at the {}; the {} is not changed\n\
+         way back: none: what the {follower} held instead is not kept\n",
+        thousands(rows),
+        found.authority,
+        found.authority
+    ));
+    agree(global, "without --repair rows are only compared")?;
+    let listener = Listener::new(global.verbose);
+    let repair = cutover.repair(drive(&listener, reason)?, &options(cutover, args)?, &found.differences).await?;
+    if global.output == Output::Human {
+        for still in &repair.still_different {
+            to_stdout(&format!("still different: {still}"));
+        }
+        for (table, rows) in &repair.tables {
+            to_stdout(&format!("repaired: {table}, {} rows", thousands(*rows)));
+        }
+        let (repaired, still) = (thousands(repair.repaired), repair.still_different.len());
+        to_stdout(&format!(
+            "{repaired} rows repaired and equal now, {} were equal by then, {still} still different",
+            repair.equal_meanwhile
+        ));
+    }
+    Ok(repair)
+}
+
+fn options(cutover: &Cutover, args: &Verify) -> Result<verify::Options, Failure> {
     let tables = args.tables.iter().map(|name| table(name)).collect::<Result<Vec<_>, _>>()?;
-    let options = verify::Options { tables: (!tables.is_empty()).then_some(tables), ..cutover.verify_options() };
+    let options = cutover.verify_options();
+    Ok(verify::Options {
+        tables: (!tables.is_empty()).then_some(tables),
+        values: args.values,
+        max_differences: if args.repair { options.max_differences.max(args.max_repairs as usize) } else { options.max_differences },
+        ..options
+    })
+}
+
+async fn compare(cutover: &Cutover, args: &Verify) -> Result<verify::Report, Failure> {
+    let options = options(cutover, args)?;
     let progress = verify::Progress::default();
     let began = std::time::Instant::now();
     let work = cutover.verify(&options, &progress);

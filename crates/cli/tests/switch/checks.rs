@@ -29,12 +29,6 @@ async fn asked(world: &World, code: i32) -> Vec<Value> {
     answer["checks"].as_array().unwrap().clone()
 }
 
-/// Writes at the target as nobody should: a superuser past the gate.
-async fn meddle(world: &World, sql: &str) {
-    let client = world.target.client(DATABASE).await.unwrap();
-    client.batch_execute(&format!("SET session_replication_role = replica; {sql}")).await.unwrap();
-}
-
 #[tokio::test]
 async fn b16_checks_pass_under_load_after_the_tables_and_before_a_switch() {
     let checks = [
@@ -69,7 +63,9 @@ async fn b16_a_difference_at_the_follower_is_shown_and_keeps_the_switch_from_beg
     world.ready().await;
     let load = world.load(4).await;
     let right = world.ask(&world.source, "SELECT count(*) || ' | ' || sum(balance) FROM bank.accounts").await;
-    meddle(&world, "INSERT INTO bank.accounts (id, holder, opening, balance) VALUES (777001, 'nobody', 4711.13, 4711.13)").await;
+    world
+        .meddle(&world.target, "INSERT INTO bank.accounts (id, holder, opening, balance) VALUES (777001, 'nobody', 4711.13, 4711.13)")
+        .await;
     let wrong = world.ask(&world.target, "SELECT count(*) || ' | ' || sum(balance) FROM bank.accounts").await;
     let reports = asked(&world, 3).await;
     assert_eq!(reports[0]["verdict"], "fail", "{reports:#?}");
@@ -83,7 +79,7 @@ async fn b16_a_difference_at_the_follower_is_shown_and_keeps_the_switch_from_beg
 
     let history = load.stop().await;
     assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
-    meddle(&world, "DELETE FROM bank.accounts WHERE id = 777001").await;
+    world.meddle(&world.target, "DELETE FROM bank.accounts WHERE id = 777001").await;
     world.cutover(&["run"]).await.code(0);
     assert_eq!(world.authority().await, "target");
 }
@@ -105,8 +101,10 @@ async fn b16_a_fixed_expectation_holds_at_both_sides_or_fails_and_says_where() {
     assert_eq!(verdicts(&asked(&world, 3).await), ["pass", "pass", "fail", "fail", "fail", "pass"]);
 
     // Each row moves to the table's end at one side only: another order, the same rows.
-    meddle(&world, "UPDATE bank.accounts SET holder = holder WHERE id < 20").await;
-    meddle(&world, "UPDATE bank.accounts SET holder = 'nobody' WHERE id = 501 OR id = (SELECT max(id) FROM bank.accounts)").await;
+    world.meddle(&world.target, "UPDATE bank.accounts SET holder = holder WHERE id < 20").await;
+    world
+        .meddle(&world.target, "UPDATE bank.accounts SET holder = 'nobody' WHERE id = 501 OR id = (SELECT max(id) FROM bank.accounts)")
+        .await;
     let reports = asked(&world, 3).await;
     assert_eq!(verdicts(&reports), ["fail", "fail", "fail", "fail", "fail", "pass"], "{reports:#?}");
     assert_eq!(reports[0]["why"], "no row was expected, and not answered by the target");

@@ -8,12 +8,6 @@ use crate::world::{DATABASE, World};
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Writes at the target as nobody should: a superuser past the gate.
-async fn meddle(world: &World, sql: &str) {
-    let client = world.target.client(DATABASE).await.unwrap();
-    client.batch_execute(&format!("SET session_replication_role = replica; {sql}")).await.unwrap();
-}
-
 /// The cause that the status shows, once it does.
 async fn cause(world: &World) -> serde_json::Value {
     eventually(SOON, || async { Some(world.status().await["cause"].clone()).filter(|cause| !cause.is_null()) }).await.unwrap()
@@ -25,7 +19,7 @@ async fn a_row_that_is_in_the_way_is_named_with_table_key_and_reason() {
     world.ready().await;
     assert!(world.status().await["cause"].is_null(), "a stream that flows has no cause to show");
     let row = "INSERT INTO bank.accounts (id, holder, opening, balance) VALUES (777001, E'O''Hara\\\\', 1, 1)";
-    meddle(&world, row).await;
+    world.meddle(&world.target, row).await;
     let client = world.source.client(DATABASE).await.unwrap();
     client.batch_execute(&format!("{row}; DELETE FROM bank.accounts WHERE id = 777001; {row}")).await.unwrap();
 
@@ -41,7 +35,7 @@ async fn a_row_that_is_in_the_way_is_named_with_table_key_and_reason() {
     assert!(matches!(refused.code, Some(1 | 3)), "{refused:?}");
     assert_eq!(world.authority().await, "source");
 
-    meddle(&world, "DELETE FROM bank.accounts WHERE id = 777001").await;
+    world.meddle(&world.target, "DELETE FROM bank.accounts WHERE id = 777001").await;
     eventually(SOON, || async { world.status().await["stream"]["worker_running"] == true }).await.unwrap();
     world.cutover(&["run"]).await.code(0);
     assert_eq!(world.authority().await, "target");

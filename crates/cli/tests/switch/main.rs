@@ -15,6 +15,7 @@ mod many;
 mod recovery;
 mod rehearse;
 mod rehearse_servers;
+mod repair;
 mod samples;
 mod set_ups;
 mod there_and_back;

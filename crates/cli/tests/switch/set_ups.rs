@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use cutover_testkit::{PoolMode, installs, pgbouncers};
 
-use crate::world::{DATABASE, Making, PASSWORD, World};
+use crate::{
+    repair::{MEDDLED, REPAIR},
+    world::{DATABASE, Making, PASSWORD, World},
+};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -33,9 +36,13 @@ async fn a_role_that_is_no_superuser_goes_there_and_back_with_what_check_asks_fo
 
     let load = world.load(4).await;
     world.ready().await;
+    world.meddle(&world.target, MEDDLED).await;
+    world.cutover(&REPAIR).await.code(0).says("rows repaired").says("0 still different");
     world.cutover(&["run"]).await.code(0);
     assert_eq!(world.authority().await, "target");
     load.wait_acknowledged(50, SOON).await.unwrap();
+    world.meddle(&world.source, MEDDLED).await;
+    world.cutover(&REPAIR).await.code(0).says("rows repaired").says("0 still different");
     world.cutover(&["rollback", "--reason", "and back"]).await.code(0);
     assert_eq!(world.authority().await, "source");
     load.wait_acknowledged(50, SOON).await.unwrap();

@@ -44,6 +44,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
             jobs: reader.number(raw.verify.jobs.as_ref(), 2, 1..=64)?,
             chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, CHUNK_ROWS)?,
             rechecks: reader.number(raw.verify.rechecks.as_ref(), 5, 1..=100)?,
+            redact: raw.verify.redact.iter().flatten().map(|pattern| reader.redact(pattern)).collect::<Result<_, _>>()?,
         },
         switch: Switch {
             reverse: raw.switch.reverse.unwrap_or(true),
@@ -96,6 +97,16 @@ impl Reader<'_> {
         }
         let hint = format!("use 1 to {LONGEST_NAME} letters, digits, `-` or `_`, beginning with a letter or digit");
         Err(self.fault(name.span(), format!("`{value}` can't name a plan"), Some(hint)))
+    }
+
+    /// A pattern for columns that could never be met would leave a secret uncovered.
+    fn redact(&self, pattern: &Text) -> Result<String, PlanError> {
+        let value = self.expand(pattern)?;
+        if value.contains('*') || value.split('.').filter(|part| !part.is_empty()).count() == 3 {
+            return Ok(value);
+        }
+        let hint = "write schema.table.column, and `*` for any text: \"public.users.email\", \"*.password*\"".to_owned();
+        Err(self.fault(pattern.span(), format!("`{value}` means no column"), Some(hint)))
     }
 
     fn database(&self, database: &file::Database) -> Result<Database, PlanError> {

@@ -94,6 +94,7 @@ pub(super) struct Verify {
     pub(super) jobs: Option<Spanned<u32>>,
     pub(super) chunk_rows: Option<Spanned<u32>>,
     pub(super) rechecks: Option<Spanned<u32>>,
+    pub(super) redact: Option<Vec<Text>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -87,6 +87,8 @@ pub struct Verify {
     pub chunk_rows: u32,
     /// How often rows that differ are looked at again before they count as different.
     pub rechecks: u32,
+    /// Columns whose values are never shown: `schema.table.column`, with `*` for any text.
+    pub redact: Vec<String>,
 }
 
 /// The change of hands.

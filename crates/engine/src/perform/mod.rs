@@ -14,7 +14,7 @@ use cutover_postgres::{
 use cutover_traffic::run_hook;
 use tokio::time::Instant;
 
-pub(crate) use self::prepare::{judge, user_check, verify};
+pub(crate) use self::prepare::{judge, sides, user_check, verify};
 use crate::{EngineError, EngineResult, Notice, driver::Driver};
 
 impl Driver<'_> {

@@ -172,7 +172,7 @@ pub(crate) async fn verify(
 }
 
 /// Whom to measure, and by whom.
-fn sides<'a>(cutover: &'a Cutover, state: Option<&State>) -> verify::Sides<'a> {
+pub(crate) fn sides<'a>(cutover: &'a Cutover, state: Option<&State>) -> verify::Sides<'a> {
     let authority = state.map_or(Side::Source, |state| state.authority);
     verify::Sides {
         authority: &cutover.plan.database(authority).url,

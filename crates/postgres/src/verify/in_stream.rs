@@ -24,10 +24,10 @@ use super::{
     Comparison, Key, Role,
     following::{LOOK_EVERY, Wait, Watch, insert_position},
     judge::{States, in_order},
-    refusal,
+    mend, refusal,
     session::{Pair, Param, Query, Session},
 };
-use crate::{PgError, PgResult, names::literal};
+use crate::{PgError, PgResult, gate, names::literal};
 
 /// Rows that one look locks at the authority and takes at the follower, where the stream waits for it meanwhile.
 const ROWS_AT_ONCE: f64 = 50.0;
@@ -45,6 +45,8 @@ pub(super) struct Carrier {
     looks: AtomicU64,
     /// Tables whose statements are known at the follower.
     known: Mutex<HashSet<String>>,
+    /// Whether looks may mend.
+    mends: bool,
     /// Set when the stream was seen not to carry looks, or we may not write them.
     useless: AtomicBool,
 }
@@ -58,13 +60,15 @@ pub(super) struct Sight {
     pub(super) follower: States,
 }
 
-/// What becomes of a row that another transaction holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
-    /// It is left out.
+/// What a look does with the rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Errand<'a> {
+    /// Rows that another transaction holds are left out.
     Skip,
-    /// It is waited for, for [`LOCK_LIMIT`].
+    /// They are waited for, for [`LOCK_LIMIT`].
     Await,
+    /// So they are, and the follower's are mended before it looks.
+    Mend(&'a Mending),
 }
 
 /// A look at some rows: what was seen, or why nothing was.
@@ -77,6 +81,15 @@ pub(super) enum Stop {
     NotCarried,
     /// The follower is not waited for any longer, and why.
     Stalled(String),
+}
+
+/// What makes a look mend the rows that it looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Mending {
+    /// The driver's epoch.
+    pub(super) epoch: u64,
+    /// For each row the follower's version that may be deleted, if the authority has none; empty for none.
+    pub(super) versions: Vec<String>,
 }
 
 /// A look that is under way.
@@ -96,8 +109,14 @@ impl Carrier {
             run: format!("{}-{}", std::process::id(), since.as_nanos()),
             looks: AtomicU64::new(0),
             known: Mutex::default(),
+            mends: false,
             useless: AtomicBool::new(false),
         }
+    }
+
+    /// One whose looks can mend.
+    pub(super) fn mending() -> Self {
+        Self { mends: true, ..Self::new() }
     }
 
     /// Whether looks may be sent, as far as is known.
@@ -111,20 +130,20 @@ impl Carrier {
         (BYTES_AT_ONCE / row_bytes).clamp(1.0, ROWS_AT_ONCE) as usize
     }
 
-    /// Looks at rows, group by group, and waits for what the follower saw.
+    /// Looks at rows, group by group, and waits for what the follower saw. One group alone can be mended.
     pub(super) async fn look(
         &self,
         pair: &mut Pair,
         watch: &Watch,
         table: &Comparison,
         groups: &[&[Key]],
-        held: Held,
+        errand: Errand<'_>,
         limit: Duration,
     ) -> PgResult<Result<Vec<Look>, Stop>> {
         let Some(statement) = self.statement(&mut pair.follower, table).await? else { return Ok(Err(Stop::NotCarried)) };
         let mut sent = Vec::with_capacity(groups.len());
         for keys in groups {
-            sent.push(self.send(&mut pair.authority, table, &statement, keys, held).await?);
+            sent.push(self.send(&mut pair.authority, table, &statement, keys, errand).await?);
             if !self.is_useful() {
                 return Ok(Err(Stop::NotCarried));
             }
@@ -174,8 +193,9 @@ impl Carrier {
         if self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
             return Ok(Some(id));
         }
+        let mend = if self.mends { mend::statements_literal(table) } else { "'{}'".to_owned() };
         let sql = format!(
-            "INSERT INTO cutover.look_statement (id, look, mend) VALUES ({}, {}, '{{}}') ON CONFLICT DO NOTHING",
+            "INSERT INTO cutover.look_statement (id, look, mend) VALUES ({}, {}, {mend}) ON CONFLICT DO NOTHING",
             literal(&id),
             literal(&table.at(Role::Follower).states_of_lines())
         );
@@ -195,14 +215,18 @@ impl Carrier {
         table: &Comparison,
         statement: &str,
         keys: &[Key],
-        held: Held,
+        errand: Errand<'_>,
     ) -> PgResult<Result<Sent, String>> {
         let id = format!("{}/{}", self.run, self.looks.fetch_add(1, Ordering::Relaxed));
-        if let Err(error) = begin(authority, table, &id, statement, keys).await {
+        if let Err(error) = begin(authority, table, &id, statement, keys, errand).await {
+            if matches!(errand, Errand::Mend(_)) {
+                roll_back(authority).await;
+                return Ok(Err(refusal(&error).ok_or(error)?));
+            }
             self.give_up(authority, error).await?;
             return Ok(Err("the stream does not carry looks".to_owned()));
         }
-        match read_and_commit(authority, table, &id, keys, held).await {
+        match read_and_commit(authority, table, &id, keys, errand).await {
             Ok((authority, held)) => Ok(Ok(Sent { id, authority, held })),
             Err(error) => {
                 roll_back(authority).await;
@@ -254,17 +278,30 @@ impl Carrier {
 }
 
 /// Begins a look at the authority. The row that carries it goes with the transaction that brings it.
-async fn begin(authority: &mut Session, table: &Comparison, id: &str, statement: &str, keys: &[Key]) -> PgResult<()> {
+async fn begin(authority: &mut Session, table: &Comparison, id: &str, statement: &str, keys: &[Key], errand: Errand<'_>) -> PgResult<()> {
     // Should this process stop in the middle, the server ends the transaction by itself.
-    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_LIMIT}'; SET LOCAL idle_in_transaction_session_timeout = '5s'");
+    let begin = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_LIMIT}'; SET LOCAL idle_in_transaction_session_timeout = '5s'");
+    let (sql, look) = match errand {
+        Errand::Skip | Errand::Await => (begin, table.at(Role::Authority).look(id, statement, keys)),
+        Errand::Mend(mending) => {
+            let carried = mend::carry(table, id, statement, keys, &mending.versions);
+            (format!("{begin}; {}", gate::guard_sql(mending.epoch)), carried)
+        }
+    };
     authority.execute("beginning a look", &sql).await?;
-    authority.query("beginning a look", &table.at(Role::Authority).look(id, statement, keys)).await.map(drop)
+    authority.query("beginning a look", &look).await.map(drop)
 }
 
 /// The rows that were locked, and which were held by others.
-async fn read_and_commit(authority: &mut Session, table: &Comparison, id: &str, keys: &[Key], held: Held) -> PgResult<(States, Vec<bool>)> {
+async fn read_and_commit(
+    authority: &mut Session,
+    table: &Comparison,
+    id: &str,
+    keys: &[Key],
+    errand: Errand<'_>,
+) -> PgResult<(States, Vec<bool>)> {
     let sql = table.at(Role::Authority);
-    let lock = if held == Held::Skip { " FOR SHARE OF t SKIP LOCKED" } else { " FOR SHARE OF t" };
+    let lock = if matches!(errand, Errand::Skip) { " FOR SHARE OF t SKIP LOCKED" } else { " FOR SHARE OF t" };
     let rows = authority.query(&table.doing(), &sql.states(keys, lock)).await?;
     let locked = in_order(keys.len(), &rows);
     let mut held = vec![false; keys.len()];

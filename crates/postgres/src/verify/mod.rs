@@ -16,15 +16,18 @@ mod chunks;
 mod following;
 mod in_stream;
 mod judge;
+mod mend;
 mod multiset;
 mod ordering;
 mod progress;
+mod repair;
 mod report;
 mod scope;
 mod session;
 mod settle;
 mod sql;
 pub mod user_check;
+mod values;
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +47,7 @@ use self::{
     chunks::{Worker, walk},
     following::Watch,
     in_stream::Carrier,
+    mend::Slot,
     report::Findings,
     scope::Scope,
     session::{Pair, Session},
@@ -52,7 +56,9 @@ use self::{
 pub use self::{
     following::Following,
     progress::{Progress, ProgressNumbers},
+    repair::{Repair, RepairOptions, repair},
     report::{Difference, DifferenceKind, Remark, Report, Unsettled, Verdict},
+    values::{ColumnValues, Value},
 };
 use crate::{PgError, PgResult, catalogue::QualifiedName, names::Names};
 
@@ -71,12 +77,14 @@ pub struct Options {
     pub chunk_rows: u32,
     /// The same for single tables; a partitioned table's counts for its partitions.
     pub chunk_rows_of: BTreeMap<QualifiedName, u32>,
-    /// Columns whose values are never shown, by table; those of a partitioned table count for its partitions.
-    pub redact: BTreeMap<QualifiedName, Vec<String>>,
     /// How often a row that differs is looked at again while both sides move, where the stream can't decide about it.
     pub rechecks: u32,
     /// The tables to compare, a partitioned one with its partitions; all where absent.
     pub tables: Option<Vec<QualifiedName>>,
+    /// Whether both sides' values of the columns that differ are reported, as far as they may be shown.
+    pub values: bool,
+    /// Columns whose values are never shown: `schema.table.column`, with `*` for any text.
+    pub redact: Vec<String>,
     /// How many differences are reported with their details; the others are counted.
     pub max_differences: usize,
     /// How long a follower that does not move at all is waited for.
@@ -89,9 +97,10 @@ impl Default for Options {
             jobs: 2,
             chunk_rows: 10_000,
             chunk_rows_of: BTreeMap::new(),
-            redact: BTreeMap::new(),
             rechecks: 5,
             tables: None,
+            values: false,
+            redact: Vec::new(),
             max_differences: 1000,
             patience: Duration::from_secs(30),
         }
@@ -111,6 +120,14 @@ pub struct Sides<'a> {
     pub following: Option<Following>,
 }
 
+impl Sides<'_> {
+    /// Over the follower's position, where it follows.
+    fn watch(&self, application: &str, options: &Options) -> Option<Watch> {
+        let session = || Session::new(Role::Authority, self.authority, application);
+        self.following.as_ref().map(|following| Watch::new(following, session(), options.patience))
+    }
+}
+
 /// Compares both sides. `progress` is kept up to date meanwhile.
 ///
 /// # Errors
@@ -126,10 +143,7 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
     // The largest first, so that no single one is left to the end.
     tables.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));
     progress.begin(tables.len() as u64, tables.iter().map(|table| table.estimated_rows as u64).sum());
-    let watch = sides
-        .following
-        .as_ref()
-        .map(|following| Watch::new(following, Session::new(Role::Authority, sides.authority, &application), options.patience));
+    let watch = sides.watch(&application, options);
     let shared = Shared { watch, carrier: Carrier::new(), options, progress, findings: Mutex::new(scope.findings) };
     let compared = compare(&shared, &tables, pair, sides, &application).await;
     shared.carrier.tidy(&mut Session::new(Role::Follower, sides.follower, &application)).await;
@@ -214,6 +228,8 @@ struct Comparison {
     redacted: Vec<String>,
     /// At the authority, and at the follower.
     sides: [TableSql; 2],
+    /// The follower's columns.
+    slots: Vec<Slot>,
     chunk_rows: u32,
     bytes: f64,
     estimated_rows: f64,
@@ -232,11 +248,7 @@ impl Comparison {
         estimated_rows: f64,
     ) -> Self {
         let redacted = Vec::new();
-        Self { name, method, key, redacted, sides, chunk_rows, bytes, estimated_rows, open: AtomicUsize::new(1) }
-    }
-
-    fn redacting(self, redacted: Vec<String>) -> Self {
-        Self { redacted, ..self }
+        Self { name, method, key, redacted, sides, slots: Vec::new(), chunk_rows, bytes, estimated_rows, open: AtomicUsize::new(1) }
     }
 
     fn at(&self, role: Role) -> &TableSql {

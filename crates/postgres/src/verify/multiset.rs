@@ -15,7 +15,7 @@ use tokio_postgres::Row;
 use super::{
     Comparison, Role, Shared,
     following::{Wait, Watch, insert_position},
-    report::{Difference, DifferenceKind, Findings, Unsettled},
+    report::{Difference, DifferenceKind, Findings, RowKey, Unsettled},
     session::{Pair, STATEMENT_LIMIT},
     settle::writers_done,
 };
@@ -236,7 +236,13 @@ impl Counting<'_> {
 
     fn record(&mut self, hash: RowHash, authority: i64, follower: i64) {
         let kind = DifferenceKind::Multiset { authority, follower };
-        self.findings.difference(Difference { table: self.table.name.clone(), key: named(hash), kind });
+        self.findings.difference(Difference {
+            table: self.table.name.clone(),
+            key: named(hash),
+            row: RowKey::default(),
+            kind,
+            values: Vec::new(),
+        });
     }
 
     fn unsettled(&mut self, hash: RowHash, why: String) {

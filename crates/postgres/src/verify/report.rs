@@ -5,6 +5,7 @@ use std::fmt;
 use cutover_core::Side;
 use serde::Serialize;
 
+use super::{Key, values::ColumnValues};
 use crate::catalogue::QualifiedName;
 
 /// What is different about a row or a table.
@@ -38,6 +39,16 @@ pub enum DifferenceKind {
     },
 }
 
+/// A row's key, to look it up by and not to be shown: its columns may be redacted.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RowKey(pub(super) Key);
+
+impl fmt::Debug for RowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RowKey")
+    }
+}
+
 /// One difference that was established.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
@@ -46,9 +57,15 @@ pub struct Difference {
     /// Column and value, as text, of each column of the key. For a table without a key, `row hash` and the number
     /// under which the row was counted; empty for a difference of the table itself.
     pub key: Vec<(String, String)>,
+    /// The key itself, to find the row again.
+    #[serde(skip)]
+    pub row: RowKey,
     /// What is different.
     #[serde(flatten)]
     pub kind: DifferenceKind,
+    /// Both sides' values of the columns that differ, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ColumnValues>,
 }
 
 /// Something that could not be established: neither equal nor different.
@@ -99,7 +116,11 @@ impl fmt::Display for DifferenceKind {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}: {}", self.table, key_text(&self.key), self.kind)
+        write!(f, "{}{}: {}", self.table, key_text(&self.key), self.kind)?;
+        for ColumnValues { column, authority, follower, .. } in &self.values {
+            write!(f, "\n    {column}: {authority} at the authority, {follower} at the follower")?;
+        }
+        Ok(())
     }
 }
 
@@ -241,7 +262,7 @@ mod tests {
 
     fn difference(name: &str) -> Difference {
         let table = QualifiedName { schema: "public".to_owned(), name: name.to_owned() };
-        Difference { table, key: Vec::new(), kind: DifferenceKind::Missing }
+        Difference { table, key: Vec::new(), row: RowKey::default(), kind: DifferenceKind::Missing, values: Vec::new() }
     }
 
     #[test]

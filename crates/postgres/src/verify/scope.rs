@@ -6,10 +6,12 @@ use tokio::time::timeout;
 
 use super::{
     Comparison, Method, Options, Role, Sides,
+    mend::Slot,
     ordering::{ColumnOrder, Operators, Order, Orders, orders},
-    report::{Difference, DifferenceKind, Findings, Remark, Unsettled},
+    report::{Difference, DifferenceKind, Findings, Remark, RowKey, Unsettled},
     session::{Pair, Param, Query, STATEMENT_LIMIT, Session},
     sql::{Hash, KeyColumn, TableSql, hash_probe},
+    values::means,
 };
 use crate::{
     PgError, PgResult,
@@ -58,7 +60,7 @@ impl Scope {
     }
 
     fn table_difference(&mut self, name: &QualifiedName, kind: DifferenceKind) {
-        self.findings.difference(Difference { table: name.clone(), key: Vec::new(), kind });
+        self.findings.difference(Difference { table: name.clone(), key: Vec::new(), row: RowKey::default(), kind, values: Vec::new() });
     }
 
     fn note(&mut self, name: &QualifiedName, why: String) {
@@ -164,26 +166,37 @@ impl Builder<'_> {
             scope.note(name, "compared as a whole, because the sides are not partitioned alike".to_owned());
         }
         let columns = compare_columns(scope, authority, follower);
+        let redacted: Vec<String> =
+            authority.columns.iter().map(|column| column.name.clone()).filter(|column| self.redacted(name, column)).collect();
+        let shown = self.options.values.then(|| columns.iter().map(|column| !redacted.contains(column)).collect::<Vec<_>>());
         let (method, key) = self.method(scope, authority, follower);
         let sql = |catalogue: &Catalogue, table: &Table| TableSql {
             from: format!("{}{} AS t", if whole { "" } else { "ONLY " }, table.name.quoted()),
             columns: columns.clone(),
             key: key.iter().filter_map(|column| key_column(catalogue, table, column)).collect(),
             hash: self.hash,
-            shown: None,
+            shown: shown.clone(),
         };
         let sides = [sql(self.authority, authority), sql(self.follower, follower)];
         let (bytes, rows) = self.size(authority, whole);
         let most = self.setting(name, &self.options.chunk_rows_of).copied().unwrap_or(self.options.chunk_rows);
-        let redacted = self.setting(name, &self.options.redact).cloned().unwrap_or_default();
         let comparison = Comparison::new(name.clone(), method, key, sides, chunk_rows(most, bytes, rows), bytes.max(0.0), rows.max(0.0));
-        scope.comparisons.push(comparison.redacting(redacted));
+        scope.comparisons.push(Comparison { slots: slots(authority, follower), redacted, ..comparison });
     }
 
     /// What was said of a table, or of the one that it is a partition of.
     fn setting<'s, T>(&self, name: &QualifiedName, settings: &'s BTreeMap<QualifiedName, T>) -> Option<&'s T> {
-        let root = || self.authority.roots.get(name).or_else(|| self.follower.roots.get(name));
-        settings.get(name).or_else(|| settings.get(root()?))
+        settings.get(name).or_else(|| settings.get(self.root(name)?))
+    }
+
+    fn root(&self, name: &QualifiedName) -> Option<&QualifiedName> {
+        self.authority.roots.get(name).or_else(|| self.follower.roots.get(name))
+    }
+
+    /// Whether a column's values may never be shown; what is said of a partitioned table counts for its partitions.
+    fn redacted(&self, table: &QualifiedName, column: &str) -> bool {
+        let mut tables = [Some(table), self.root(table)].into_iter().flatten();
+        tables.any(|table| self.options.redact.iter().any(|pattern| means(pattern, &format!("{table}.{column}"))))
     }
 
     /// How the table is compared, and by which key.
@@ -240,6 +253,17 @@ fn compare_columns(scope: &mut Scope, authority: &Table, follower: &Table) -> Ve
     let mut names: Vec<String> = both.iter().map(|column| column.name.clone()).collect();
     names.sort_unstable();
     names
+}
+
+/// The follower's columns, as a row for it is written.
+fn slots(authority: &Table, follower: &Table) -> Vec<Slot> {
+    let slot = |column: &Column| Slot {
+        name: column.name.clone(),
+        shared: authority.columns.iter().any(|other| other.name == column.name),
+        generated: !column.generated.is_empty(),
+        identity_always: column.identity == "a",
+    };
+    follower.columns.iter().map(slot).collect()
 }
 
 fn key_column(catalogue: &Catalogue, table: &Table, name: &str) -> Option<KeyColumn> {

@@ -30,10 +30,11 @@ use tokio::time::{Instant, sleep};
 use super::{
     Comparison, Key, Role, Shared,
     following::{Wait, Watch, insert_position},
-    in_stream::{Carrier, Held, Sight, Stop},
+    in_stream::{Carrier, Errand, Sight, Stop},
     judge::{Looks, RowState, Ruling, States, compare_still, in_order},
-    report::{Difference, DifferenceKind, Findings, Unsettled},
+    report::{Difference, DifferenceKind, Findings, RowKey, Unsettled},
     session::{Pair, Param, Query, Session},
+    values::values,
 };
 use crate::PgResult;
 
@@ -50,23 +51,31 @@ const SURPLUS_LOOKS: usize = 10;
 /// How long transactions under way get to end before they count as not yet committed.
 const WRITERS_LIMIT: Duration = Duration::from_secs(1);
 
-/// Decides about the rows with these keys.
+/// A row that differs.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) key: Key,
+    /// The follower's version of a row that the authority has not.
+    pub(super) extra_version: Option<String>,
+}
+
+/// Decides about the rows with these keys; those that differ.
 pub(super) async fn settle(
     pair: &mut Pair,
     shared: &Shared<'_>,
     table: &Comparison,
     keys: &[Key],
     findings: &mut Findings,
-) -> PgResult<()> {
+) -> PgResult<Vec<Found>> {
     findings.rechecked_rows += keys.len() as u64;
-    let mut settling = Settling { pair, shared, table, findings, seen: HashSet::new() };
+    let mut settling = Settling { pair, shared, table, findings, seen: HashSet::new(), found: Vec::new() };
     for batch in keys.chunks(BATCH) {
         match &shared.watch {
             Some(watch) => settling.moving(watch, batch).await?,
             None => settling.still(batch).await?,
         }
     }
-    Ok(())
+    Ok(settling.found)
 }
 
 struct Settling<'a> {
@@ -76,6 +85,7 @@ struct Settling<'a> {
     findings: &'a mut Findings,
     /// Differing rows, by the authority's key: equal keys may be written differently on both sides.
     seen: HashSet<Key>,
+    found: Vec<Found>,
 }
 
 /// What a look in the stream has left undecided.
@@ -122,14 +132,14 @@ impl Settling<'_> {
 
     /// Looks where the stream passes; the keys that are still undecided.
     async fn in_stream(&mut self, watch: &Watch, keys: &[Key]) -> PgResult<Vec<Key>> {
-        let Left { held, mut surplus, uncarried: mut open } = self.look_in_stream(watch, keys, Held::Skip, &HashMap::new()).await?;
+        let Left { held, mut surplus, uncarried: mut open } = self.look_in_stream(watch, keys, Errand::Skip, &HashMap::new()).await?;
         let mut refused = 0;
         for key in held {
             if refused == MOST_REFUSED {
                 open.push(key);
                 continue;
             }
-            let left = self.look_in_stream(watch, &[key], Held::Await, &HashMap::new()).await?;
+            let left = self.look_in_stream(watch, &[key], Errand::Await, &HashMap::new()).await?;
             refused = if left.held.is_empty() { 0 } else { refused + 1 };
             surplus.extend(left.surplus);
             open.extend(left.held.into_iter().chain(left.uncarried));
@@ -139,7 +149,7 @@ impl Settling<'_> {
                 break;
             }
             let keys: Vec<Key> = surplus.keys().cloned().collect();
-            let left = self.look_in_stream(watch, &keys, Held::Await, &surplus).await?;
+            let left = self.look_in_stream(watch, &keys, Errand::Await, &surplus).await?;
             surplus = left.surplus;
             open.extend(left.held.into_iter().chain(left.uncarried));
         }
@@ -149,11 +159,11 @@ impl Settling<'_> {
 
     /// Looks once where the stream passes. Before this look the follower had `surplus` rows that the authority had not,
     /// and every commit of that time is visible there now.
-    async fn look_in_stream(&mut self, watch: &Watch, keys: &[Key], held: Held, surplus: &HashMap<Key, String>) -> PgResult<Left> {
+    async fn look_in_stream(&mut self, watch: &Watch, keys: &[Key], errand: Errand<'_>, surplus: &HashMap<Key, String>) -> PgResult<Left> {
         let groups: Vec<&[Key]> = keys.chunks(Carrier::rows_at_once(self.table)).collect();
         let limit = self.shared.options.patience * 10;
         let mut left = Left::default();
-        match self.shared.carrier.look(self.pair, watch, self.table, &groups, held, limit).await? {
+        match self.shared.carrier.look(self.pair, watch, self.table, &groups, errand, limit).await? {
             Ok(looks) => {
                 for (keys, look) in groups.iter().zip(looks) {
                     match look {
@@ -240,19 +250,23 @@ impl Settling<'_> {
         }
     }
 
-    fn record(&mut self, key: &Key, authority: Option<&RowState>, _follower: Option<&RowState>, ruling: Ruling) {
+    fn record(&mut self, key: &Key, authority: Option<&RowState>, follower: Option<&RowState>, ruling: Ruling) {
+        let sql = self.table.at(Role::Authority);
+        let values = values(&sql.columns, sql.shown.as_deref(), authority, follower, &ruling);
         let kind = match ruling {
             Ruling::Equal | Ruling::Undecided => return,
             Ruling::Missing => DifferenceKind::Missing,
             Ruling::Extra => DifferenceKind::Extra,
             Ruling::Differs(columns) => {
-                let names = &self.table.at(Role::Authority).columns;
-                DifferenceKind::Differs { columns: columns.iter().filter_map(|at| names.get(*at).cloned()).collect() }
+                DifferenceKind::Differs { columns: columns.iter().filter_map(|at| sql.columns.get(*at).cloned()).collect() }
             }
         };
         let key = authority.map_or(key, |row| &row.key);
         if self.seen.insert(key.clone()) {
-            self.findings.difference(Difference { table: self.table.name.clone(), key: self.table.named(key), kind });
+            let extra_version = follower.filter(|_| kind == DifferenceKind::Extra).map(|row| row.version.clone());
+            self.found.push(Found { key: key.clone(), extra_version });
+            let row = RowKey(key.clone());
+            self.findings.difference(Difference { table: self.table.name.clone(), key: self.table.named(key), row, kind, values });
         }
     }
 

@@ -274,7 +274,8 @@ impl TableSql {
         format!("({} {} {} AND ({}))", column(0), with(0, &format!("{strict}=")), param(0), alternatives.join(" OR "))
     }
 
-    fn join(&self, keys: &[Key]) -> (String, Vec<Param>) {
+    /// The table joined with keys as parameters, one for each column of the key.
+    pub(super) fn join(&self, keys: &[Key]) -> (String, Vec<Param>) {
         let params = (0..self.key.len()).map(|at| Param::Texts(keys.iter().map(|key| key[at].clone()).collect())).collect();
         (self.join_arrays(&|at| format!("${}::text[]", at + 1)), params)
     }

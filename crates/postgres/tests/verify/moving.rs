@@ -17,14 +17,14 @@ use tokio_postgres::Client;
 use crate::ground::{Databases, ground, line, lines, small_chunks};
 
 /// Cold rows are never written, hot ones all the time; keys of `queue` come and go, and `tally` has no key.
-const SCHEMA: &str = "
+pub(crate) const SCHEMA: &str = "
     CREATE TABLE cold (id int PRIMARY KEY, v text);
     CREATE TABLE hot (id int PRIMARY KEY, n int NOT NULL, filler text);
     CREATE TABLE queue (id int PRIMARY KEY, n int);
     CREATE TABLE tally (v text, n int);
     ALTER TABLE tally REPLICA IDENTITY FULL;
 ";
-const ROWS: &str = "
+pub(crate) const ROWS: &str = "
     INSERT INTO cold SELECT i, 'v' || i FROM generate_series(-2000, 3000) i;
     INSERT INTO hot SELECT i, 0, repeat('x', 100) FROM generate_series(-100, 400) i;
     INSERT INTO tally SELECT 'v' || i, 0 FROM generate_series(1, 20) i;
@@ -43,7 +43,7 @@ impl Dice {
 }
 
 /// An application that writes until it is told to stop.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     rows: Arc<AtomicU64>,
     began: Instant,
@@ -51,7 +51,7 @@ struct Load {
 }
 
 impl Load {
-    async fn start(database: &str, seed: Seed) -> Self {
+    pub(crate) async fn start(database: &str, seed: Seed) -> Self {
         let (stop, rows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut writers = Vec::new();
         for writer in 0..3 {
@@ -65,7 +65,7 @@ impl Load {
     }
 
     /// Ends it; rows written per second.
-    async fn end(self) -> f64 {
+    pub(crate) async fn end(self) -> f64 {
         self.stop.store(true, Relaxed);
         let rate = self.rows.load(Relaxed) as f64 / self.began.elapsed().as_secs_f64();
         for writer in self.writers {
@@ -102,7 +102,7 @@ async fn write(client: Client, mut dice: Dice, writer: u64, stop: Arc<AtomicBool
     }
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options { jobs: 2, chunk_rows: 200, patience: Duration::from_secs(20), ..Options::default() }
 }
 
