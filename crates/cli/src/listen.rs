@@ -151,7 +151,16 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
         Event::SwitchStarted { to, attempt } => format!("switch to the {to}, attempt {attempt}"),
         Event::Armed { tables } => format!("armed {tables} tables"),
         Event::Fenced { fence, closed_after_ms } => format!("fenced at {} after {closed_after_ms} ms", fence.lsn),
-        Event::Drained { sequences, after_ms } => format!("drained after {after_ms} ms, {sequences} sequences set"),
+        Event::Drained { sequences, after_ms, changes } => {
+            let compared = changes.as_ref().map(|changes| {
+                format!(
+                    ", {} rows that had changed compared, and {} before the pause",
+                    changes.keys_in_pause,
+                    thousands(changes.keys_before)
+                )
+            });
+            format!("drained after {after_ms} ms, {sequences} sequences set{}", compared.unwrap_or_default())
+        }
         Event::Committed => "committed: the other side is in charge".to_owned(),
         Event::Opened { pause_ms } => format!("open after a pause of {pause_ms} ms"),
         Event::Abandoned { why } => format!("given up: {why}"),

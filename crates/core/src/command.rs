@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Fence, Identity, PlanRef, Shape, Side, Snapshot, plan::Filter};
+use crate::{Changes, Fence, Identity, PlanRef, Shape, Side, Snapshot, plan::Filter};
 
 /// What somebody asks for, or what a step was observed to have done.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +82,8 @@ pub enum Command {
         sequences: u32,
         /// Milliseconds after the pause began.
         after_ms: u64,
+        /// What was compared of the rows that had changed.
+        changes: Option<Changes>,
     },
     /// The fence was seen to hold: commit.
     Commit,

@@ -73,6 +73,20 @@ pub struct Fence {
     pub timeline: u32,
 }
 
+/// What was compared of the rows that changed while a switch was prepared. All of it was the same on both sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// Looked up before the pause, while both sides moved. Unit: keys.
+    pub keys_before: u64,
+    /// Looked up inside the pause, while both sides stood still. Unit: keys.
+    pub keys_in_pause: u64,
+    /// Tables that were compared as a whole.
+    pub tables: u64,
+    /// Tables that changed and could not be compared inside the pause, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchecked: Vec<String>,
+}
+
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -156,6 +170,9 @@ pub enum Event {
         sequences: u32,
         /// In milliseconds after the pause began.
         after_ms: u64,
+        /// What was compared of the rows that had changed; none where the plan or a missing slot kept it from being.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        changes: Option<Changes>,
     },
     /// The commit point: the new side is the authority.
     Committed,

@@ -46,7 +46,7 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::Armed { tables }, Phase::Arming(_)) => Ok(vec![Event::Armed { tables }]),
         (Command::BeginPause, Phase::Armed(_)) => Ok(vec![Event::FencingStarted]),
         (Command::Fenced { fence, closed_after_ms }, Phase::Fencing(_)) => Ok(vec![Event::Fenced { fence, closed_after_ms }]),
-        (Command::Drained { sequences, after_ms }, Phase::Fenced(..)) => Ok(vec![Event::Drained { sequences, after_ms }]),
+        (Command::Drained { sequences, after_ms, changes }, Phase::Fenced(..)) => Ok(vec![Event::Drained { sequences, after_ms, changes }]),
         (Command::Commit, Phase::Drained(..)) => Ok(vec![Event::Committed]),
         (Command::Opened { pause_ms }, Phase::Opening(_)) => Ok(vec![Event::Opened { pause_ms }]),
         (Command::Smoked, Phase::Smoking(_)) => Ok(vec![Event::Smoked]),

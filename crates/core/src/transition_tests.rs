@@ -32,7 +32,7 @@ fn report(step: Step) -> Command {
         Step::Arm(_) => Command::Armed { tables: 2 },
         Step::BeginPause(_) => Command::BeginPause,
         Step::Fence(_) => Command::Fenced { fence: fence(), closed_after_ms: 1 },
-        Step::Drain(_) => Command::Drained { sequences: 1, after_ms: 2 },
+        Step::Drain(_) => Command::Drained { sequences: 1, after_ms: 2, changes: None },
         Step::Commit(_) => Command::Commit,
         Step::Open(_) => Command::Opened { pause_ms: 3 },
         Step::Smoke(_) => Command::Smoked,

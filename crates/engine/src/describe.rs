@@ -1,6 +1,6 @@
 //! What each step would do, word for word, for `cutover plan`. The statements come from where they are executed.
 
-use cutover_core::{Action, Hook, Identity, Phase, PlanRef, Preparation, Side, State, Step, Stream};
+use cutover_core::{Action, Hook, Identity, Phase, PlanRef, Preparation, Side, State, Step, Stream, plan::InPause};
 use cutover_postgres::{
     gate,
     preflight::{Finding, Fix, Severity},
@@ -145,6 +145,16 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
             at(it.destination(), format!("wait until the {it} stream is at most {} bytes behind", cutover.plan.pause.lag_bytes))
         }
         Action::Verify => at(Side::Target, "compare every row with the source, while both move".to_owned()),
+        Action::WatchChanges(_) | Action::VerifyChanges(_) | Action::CompareChanges(_) if cutover.plan.verify.in_pause == InPause::Off => {
+            vec![]
+        }
+        Action::WatchChanges(it) => at(it.origin(), format!("{}; read which rows change", cutover_postgres::verify::sql_watch(names, it))),
+        Action::VerifyChanges(it) => {
+            at(it.destination(), format!("compare the rows that changed at the {}, until few are left", it.origin()))
+        }
+        Action::CompareChanges(it) => {
+            at(it.destination(), format!("compare the rows that changed last at the {}, up to the marker, by their keys", it.origin()))
+        }
         Action::CheckStream(it) => {
             at(it.origin(), format!("see that the {it} stream carries every table, is close behind, and that nothing is prepared"))
         }

@@ -41,6 +41,14 @@ pub enum EngineError {
         /// The first of them.
         examples: Vec<String>,
     },
+    /// Rows that changed while a switch was prepared are not the same on both sides; the switch was undone.
+    #[error("the switch was undone, and writes go on at the old side: {count} rows that changed differ: {}", examples.join("; "))]
+    Changed {
+        /// How many rows.
+        count: u64,
+        /// The first of them.
+        examples: Vec<String>,
+    },
     /// The user's own checks did not all pass.
     #[error("{}", not_passed(reports))]
     Checks {
@@ -139,7 +147,7 @@ impl EngineError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Plan(_) => 2,
-            Self::Findings { .. } | Self::NotRehearsed { .. } | Self::Differences { .. } => 3,
+            Self::Findings { .. } | Self::NotRehearsed { .. } | Self::Differences { .. } | Self::Changed { .. } => 3,
             Self::Checks { reports } if reports.iter().any(|report| report.verdict == Verdict::Fail) => 3,
             Self::Inconclusive(_) | Self::Checks { .. } => 4,
             Self::PauseExhausted { .. } => 5,
@@ -165,6 +173,10 @@ impl EngineError {
                 Some("`cutover rehearse` holds one and remembers it beside the plan, in .cutover/rehearsed.json".to_owned())
             }
             Self::Differences { .. } => Some("`cutover verify` lists the rows; the target must not be written to by others".to_owned()),
+            Self::Changed { .. } => Some(
+                "mend the rows at the side that follows, then `cutover verify`; `in_pause = \"off\"` in the plan's [verify] does without"
+                    .to_owned(),
+            ),
             Self::Checks { .. } => Some("nothing was held; `cutover verify --only-checks` asks again".to_owned()),
             Self::Inconclusive(_) => Some("`cutover status` shows whether the stream flows; then try again".to_owned()),
             Self::PauseExhausted { .. } => {

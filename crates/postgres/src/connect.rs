@@ -3,7 +3,13 @@
 //! The socket and its encryption are made here, and the PostgreSQL protocol runs inside: that way an ordinary and a
 //! replication connection are made by the same code (see [`startup`](crate::startup)).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use cutover_core::plan::{DatabaseUrl, SslMode};
 use rustls::{
@@ -13,7 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
@@ -69,6 +75,29 @@ pub async fn connect(url: &DatabaseUrl, purpose: &Purpose<'_>) -> PgResult<Clien
     }
 }
 
+/// Logs in on a replication connection, runs one statement, and hands the socket over with nothing under way on it:
+/// what comes next, [`replication`](crate::replication) speaks itself.
+///
+/// # Errors
+/// [`PgError::Connect`], or the server's answer to the statement.
+pub(crate) async fn connect_for_replication(url: &DatabaseUrl, purpose: &Purpose<'_>, doing: &str, sql: &str) -> PgResult<Box<dyn Socket>> {
+    let failed = |reason: String| PgError::Connect { address: url.address(), reason };
+    let limit = CONNECT_TIMEOUT + purpose.statement_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let handed_over = async {
+        let socket = Shared::new(open_socket(url).await.map_err(failed)?);
+        let startup = ReplicationStartup::new(socket.clone());
+        let (client, mut connection) = config(url, purpose).connect_raw(startup, NoTls).await.map_err(|error| failed(explain(&error)))?;
+        tokio::select! {
+            biased;
+            answer = client.simple_query(sql) => drop(answer.map_err(|error| PgError::sql(doing, error))?),
+            _ = &mut connection => return Err(failed("the connection ended".to_owned())),
+        }
+        drop(connection);
+        socket.give_back().ok_or_else(|| failed("the connection ended".to_owned()))
+    };
+    timeout(limit, handed_over).await.map_err(|_| PgError::TimedOut { doing: doing.to_owned(), limit })?
+}
+
 async fn connect_now(url: &DatabaseUrl, purpose: &Purpose<'_>) -> Result<Client, String> {
     let socket = open_socket(url).await?;
     let socket: Box<dyn Socket> = if purpose.replication { Box::new(ReplicationStartup::new(socket)) } else { socket };
@@ -112,6 +141,47 @@ fn explain(error: &tokio_postgres::Error) -> String {
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// A socket that the client library uses until it is taken back.
+#[derive(Clone)]
+struct Shared(Arc<Mutex<Option<Box<dyn Socket>>>>);
+
+impl Shared {
+    fn new(socket: Box<dyn Socket>) -> Self {
+        Self(Arc::new(Mutex::new(Some(socket))))
+    }
+
+    fn give_back(&self) -> Option<Box<dyn Socket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn with<T>(&self, poll: impl FnOnce(Pin<&mut dyn Socket>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(socket) => poll(Pin::new(&mut **socket)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncRead for Shared {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Shared {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.with(|socket| socket.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|socket| socket.poll_shutdown(cx))
+    }
+}
 
 async fn open_socket(url: &DatabaseUrl) -> Result<Box<dyn Socket>, String> {
     if url.host.starts_with('/') {

@@ -13,6 +13,7 @@ pub mod index;
 pub mod names;
 mod pool;
 pub mod preflight;
+mod replication;
 mod roles;
 pub mod schema;
 pub mod sequences;

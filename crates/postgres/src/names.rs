@@ -48,6 +48,12 @@ impl Names {
         self.publication(stream)
     }
 
+    /// The temporary slot from which a driver reads which rows change, at whichever side is in charge.
+    #[must_use]
+    pub fn changed_slot(&self) -> String {
+        format!("cutover_{}_changed", self.stem)
+    }
+
     /// The subscription of a stream, at its destination.
     #[must_use]
     pub fn subscription(&self, stream: Stream) -> String {
@@ -86,7 +92,8 @@ mod tests {
             assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'), "{name}");
         }
         assert_eq!(names[1], "cutover_a_b_forward");
-        assert!(Names::new(&"X".repeat(40)).slot(Stream::Forward).len() <= 63);
+        let longest = Names::new(&"X".repeat(40));
+        assert!(longest.slot(Stream::Forward).len().max(longest.changed_slot().len()) <= 63);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod awkward;
 mod campaign;
+mod changed;
 mod checks;
 mod contrib;
 mod controllers;

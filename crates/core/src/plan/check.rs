@@ -9,8 +9,8 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Check, Copy, Database, DatabaseUrl, Expect, Filter, Format, Hooks, Pattern, Pause, Plan, PlanError, Switch, TableSettings, Tables,
-    Traffic, Verify,
+    Check, Copy, Database, DatabaseUrl, Expect, Filter, Format, Hooks, InPause, Pattern, Pause, Plan, PlanError, Switch, TableSettings,
+    Tables, Traffic, Verify,
     error::nearest,
     file::{self, File, Text},
 };
@@ -45,6 +45,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
             chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, CHUNK_ROWS)?,
             rechecks: reader.number(raw.verify.rechecks.as_ref(), 5, 1..=100)?,
             redact: raw.verify.redact.iter().flatten().map(|pattern| reader.redact(pattern)).collect::<Result<_, _>>()?,
+            in_pause: reader.in_pause(raw.verify.in_pause.as_ref())?,
         },
         switch: Switch {
             reverse: raw.switch.reverse.unwrap_or(true),
@@ -222,6 +223,15 @@ impl Reader<'_> {
                 observe: optional(&raw.observe)?,
                 timeout: self.duration(raw.timeout.as_ref(), Duration::from_secs(30))?,
             },
+        })
+    }
+
+    fn in_pause(&self, text: Option<&Text>) -> Result<InPause, PlanError> {
+        let Some(text) = text else { return Ok(InPause::Changed) };
+        let word = self.expand(text)?;
+        InPause::NAMES.iter().find(|(name, _)| *name == word).map(|(_, what)| *what).ok_or_else(|| {
+            let hint = "choose \"changed\": the rows that changed since the switch began, or \"off\"".to_owned();
+            self.fault(text.span(), format!("`{word}` can't be verified in the pause"), Some(hint))
         })
     }
 

@@ -95,6 +95,7 @@ pub(super) struct Verify {
     pub(super) chunk_rows: Option<Spanned<u32>>,
     pub(super) rechecks: Option<Spanned<u32>>,
     pub(super) redact: Option<Vec<Text>>,
+    pub(super) in_pause: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

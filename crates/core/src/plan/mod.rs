@@ -89,6 +89,22 @@ pub struct Verify {
     pub rechecks: u32,
     /// Columns whose values are never shown: `schema.table.column`, with `*` for any text.
     pub redact: Vec<String>,
+    /// What is verified inside the pause of a switch.
+    pub in_pause: InPause,
+}
+
+/// What is verified inside the pause of a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPause {
+    /// The rows that changed since the switch began.
+    Changed,
+    /// Nothing.
+    Off,
+}
+
+impl InPause {
+    /// The names that a plan uses.
+    pub const NAMES: [(&'static str, Self); 2] = [("changed", Self::Changed), ("off", Self::Off)];
 }
 
 /// The change of hands.

@@ -56,6 +56,7 @@ fn faults_have_a_place_and_a_hint() {
         (SMALLEST.replace("config_file", "path"), (15, 8), "does not belong", "config_file"),
         (SMALLEST.replace("\"pgbouncer\"", "\"pgbounce\""), (12, 8), "unknown kind of traffic", "`pgbouncer`"),
         (SMALLEST.replace("orders:", "").replace("name = \"orders\"", "name = \"a/b\""), (2, 8), "can't name a plan", "letters"),
+        (format!("{SMALLEST}\n[verify]\nin_pause = \"all\""), (18, 12), "`all` can't be verified in the pause", "\"changed\""),
         (format!("{SMALLEST}\n[pause]\nbudget = \"soon\""), (18, 10), "not a duration", "150ms"),
         (format!("{SMALLEST}\n[pause]\nbudget = \"1h\""), (18, 10), "out of range", "time-outs"),
         (format!("{SMALLEST}\n[copy]\njobs = 0"), (18, 8), "0 is out of range", "from 1"),

@@ -141,6 +141,12 @@ pub enum Action {
     CatchUp(Stream),
     /// Compare both sides.
     Verify,
+    /// Begin to gather the keys of the rows that change at the origin.
+    WatchChanges(Stream),
+    /// Compare what has changed so far, while both sides move, until little is left.
+    VerifyChanges(Stream),
+    /// Compare what is left, up to the marker, while both sides stand still.
+    CompareChanges(Stream),
     /// See that the publication covers the catalogue, every table replicates, nothing is prepared, the lag is small.
     CheckStream(Stream),
     /// Hold traffic.

@@ -16,8 +16,8 @@ impl Step {
             Self::Arm(switch) => arm(switch, reverse),
             Self::BeginPause(switch) => StepSpec {
                 name: "begin_pause",
-                establishes: "the intent is durable before the first effect",
-                does: vec![Action::CheckStream(switch.stream())],
+                establishes: "the rows that changed are the same on both sides but for the last; then the intent is durable before the first effect",
+                does: vec![Action::CheckStream(switch.stream()), Action::VerifyChanges(switch.stream())],
                 undo: vec![],
                 timeout: Some(MINUTE),
                 in_pause: false,
@@ -167,7 +167,7 @@ impl Preparation {
 
 fn arm(switch: Switch, reverse: bool) -> StepSpec {
     let back = switch.stream().opposite();
-    let mut does = vec![Action::CheckStream(switch.stream())];
+    let mut does = vec![Action::CheckStream(switch.stream()), Action::WatchChanges(switch.stream())];
     if reverse {
         does.extend([Action::Publish(back), Action::CreateSlot(back), Action::Subscribe(back)]);
     }
@@ -184,14 +184,19 @@ fn arm(switch: Switch, reverse: bool) -> StepSpec {
 
 fn drain(switch: Switch, reverse: bool) -> StepSpec {
     let (stream, back) = (switch.stream(), switch.stream().opposite());
-    let mut does =
-        vec![Action::AwaitMarker(stream), Action::Flush(switch.to), Action::DisableStream(stream), Action::SetSequences(switch.to)];
+    let mut does = vec![
+        Action::AwaitMarker(stream),
+        Action::Flush(switch.to),
+        Action::CompareChanges(stream),
+        Action::DisableStream(stream),
+        Action::SetSequences(switch.to),
+    ];
     if reverse {
         does.extend([Action::AdvanceStream(back), Action::EnableStream(back)]);
     }
     StepSpec {
         name: "drain",
-        establishes: "the new side holds all of the old one, durably, and the way back runs",
+        establishes: "the new side holds all of the old one, durably, what changed last is the same on both, and the way back runs",
         does,
         undo: turn_back(switch, reverse),
         timeout: None,

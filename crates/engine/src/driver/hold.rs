@@ -33,6 +33,7 @@ impl<'a> Driver<'a> {
             failpoint: drive.failpoint,
             pause: None,
             observed: Observed::default(),
+            watched: None,
         };
         if let Some(state) = driver.log.state() {
             for side in Side::BOTH {

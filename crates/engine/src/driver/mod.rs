@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use cutover_core::{Action, Command, Fence, Side, State, Step, Writes, next};
+use cutover_core::{Action, Changes, Command, Fence, Side, State, Step, Writes, next};
 use cutover_journal::Hold;
 use cutover_postgres::PgError;
 use tokio::{sync::watch, time::Instant};
@@ -24,6 +24,7 @@ use self::{
 use crate::{
     Cutover, EngineError, EngineResult, Failpoint, Notice, Report, describe,
     log::{Log, Voice},
+    perform::Watched,
     sides::Sides,
 };
 
@@ -62,6 +63,7 @@ pub(crate) struct Driver<'a> {
     failpoint: Failpoint,
     pub(crate) pause: Option<PauseClock>,
     pub(crate) observed: Observed,
+    pub(crate) watched: Option<Watched>,
 }
 
 /// The one budget of a pause.
@@ -90,6 +92,7 @@ pub(crate) struct Observed {
     pub(crate) closed_after_ms: u64,
     pub(crate) opened_after_ms: u64,
     pub(crate) facts: BTreeMap<String, serde_json::Value>,
+    pub(crate) changes: Option<Changes>,
 }
 
 impl<'a> Driver<'a> {
@@ -274,6 +277,9 @@ impl<'a> Driver<'a> {
         if matches!(step, Step::Open(_) | Step::Undo(_)) {
             self.pause = None;
         }
+        if matches!(step, Step::Open(_)) {
+            self.watched = None;
+        }
         Ok(())
     }
 
@@ -315,7 +321,7 @@ impl<'a> Driver<'a> {
                     || EngineError::Mismatch { what: "no marker was written".to_owned(), hint: "report this as a bug".to_owned() };
                 Command::Fenced { fence: observed.fence.ok_or_else(missing)?, closed_after_ms: observed.closed_after_ms }
             }
-            Step::Drain(_) => Command::Drained { sequences: observed.sequences, after_ms: elapsed },
+            Step::Drain(_) => Command::Drained { sequences: observed.sequences, after_ms: elapsed, changes: observed.changes },
             Step::Commit(_) => Command::Commit,
             Step::Open(_) => Command::Opened { pause_ms: observed.opened_after_ms },
             Step::Smoke(_) => Command::Smoked,

@@ -1,5 +1,6 @@
 //! Does the core's actions. One arm each; what an action is, is written where its effect is.
 
+mod changed;
 mod prepare;
 
 use std::time::Duration;
@@ -14,7 +15,10 @@ use cutover_postgres::{
 use cutover_traffic::run_hook;
 use tokio::time::Instant;
 
-pub(crate) use self::prepare::{judge, sides, user_check, verify};
+pub(crate) use self::{
+    changed::Watched,
+    prepare::{judge, sides, user_check, verify},
+};
 use crate::{EngineError, EngineResult, Notice, driver::Driver};
 
 impl Driver<'_> {
@@ -90,6 +94,9 @@ impl Driver<'_> {
             }
             Action::CatchUp(stream) => self.catch_up(stream, deadline).await,
             Action::Verify => self.verify().await,
+            Action::WatchChanges(stream) => self.watch_changes(stream).await,
+            Action::VerifyChanges(stream) => self.verify_changes(stream, deadline).await,
+            Action::CompareChanges(stream) => self.compare_changes(stream, deadline).await,
             Action::CheckStream(stream) => self.check_stream(stream, deadline).await,
             Action::HoldTraffic => {
                 let side = self.state()?.authority;

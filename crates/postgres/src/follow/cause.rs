@@ -73,7 +73,7 @@ pub async fn cause(origin: &Client, destination: &Client, names: &Names, stream:
     let mut changes = Vec::new();
     for message in messages {
         match decoder.read(&message) {
-            Some(Message::Begin(lsn)) => transaction = lsn,
+            Some(Message::Begin { lsn, .. }) => transaction = lsn,
             Some(Message::Change(change)) if transaction > applied => changes.push((transaction, change)),
             _ => {}
         }

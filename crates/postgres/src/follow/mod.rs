@@ -2,7 +2,7 @@
 
 mod cause;
 mod drift;
-mod pgoutput;
+pub(crate) mod pgoutput;
 
 use std::time::Duration;
 

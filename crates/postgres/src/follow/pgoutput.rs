@@ -8,30 +8,37 @@ use cutover_core::Lsn;
 
 /// One message, as far as it matters here. What has no effect on a row is [`Message::Other`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    /// A transaction begins; it committed at this position.
-    Begin(Lsn),
+pub(crate) enum Message {
+    /// A transaction begins.
+    Begin {
+        /// Where it committed.
+        lsn: Lsn,
+        /// The lower half of its id.
+        xid: u32,
+    },
     /// A change of one row.
     Change(Change),
+    /// Tables were emptied.
+    Truncate(Vec<Relation>),
     /// Anything else.
     Other,
 }
 
 /// A change of one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// The table at the origin.
-    pub(super) relation: Relation,
+    pub(crate) relation: Relation,
     /// Insert, update or delete.
-    pub(super) kind: Kind,
+    pub(crate) kind: Kind,
     /// What identified the row before, where the message says it.
-    pub(super) old: Option<Vec<Field>>,
+    pub(crate) old: Option<Vec<Field>>,
     /// The row as it is now; none for a delete.
-    pub(super) new: Option<Vec<Field>>,
+    pub(crate) new: Option<Vec<Field>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Insert,
     Update,
     Delete,
@@ -39,23 +46,23 @@ pub(super) enum Kind {
 
 /// A table as the origin described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Relation {
-    pub(super) schema: String,
-    pub(super) name: String,
-    pub(super) columns: Vec<Column>,
+pub(crate) struct Relation {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    pub(crate) columns: Vec<Column>,
 }
 
 /// A column of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Column {
-    pub(super) name: String,
+pub(crate) struct Column {
+    pub(crate) name: String,
     /// Part of the replica identity.
-    pub(super) key: bool,
+    pub(crate) key: bool,
 }
 
 /// One column's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(crate) enum Field {
     Null,
     /// A large value that did not change and is not sent.
     Unchanged,
@@ -64,16 +71,20 @@ pub(super) enum Field {
 
 /// Reads messages in order: a change refers to a table that an earlier message described.
 #[derive(Debug, Default)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     relations: HashMap<u32, Relation>,
 }
 
 impl Decoder {
     /// Reads one message; none if it is not understood.
-    pub(super) fn read(&mut self, message: &[u8]) -> Option<Message> {
+    pub(crate) fn read(&mut self, message: &[u8]) -> Option<Message> {
         let mut input = Input(message);
         Some(match input.byte()? {
-            b'B' => Message::Begin(Lsn(input.u64()?)),
+            b'B' => {
+                let lsn = Lsn(input.u64()?);
+                let _committed_at = input.u64()?;
+                Message::Begin { lsn, xid: input.u32()? }
+            }
             b'R' => {
                 let id = input.u32()?;
                 let relation = relation(&mut input)?;
@@ -81,8 +92,15 @@ impl Decoder {
                 Message::Other
             }
             kind @ (b'I' | b'U' | b'D') => Message::Change(self.change(kind, &mut input)?),
+            b'T' => Message::Truncate(self.truncated(&mut input)?),
             _ => Message::Other,
         })
+    }
+
+    fn truncated(&self, input: &mut Input<'_>) -> Option<Vec<Relation>> {
+        let count = input.u32()?;
+        let _options = input.byte()?;
+        (0..count).map(|_| self.relations.get(&input.u32()?).cloned()).collect()
     }
 
     fn change(&self, kind: u8, input: &mut Input<'_>) -> Option<Change> {
@@ -181,12 +199,14 @@ mod tests {
     #[test]
     fn a_change_is_read_with_the_table_that_an_earlier_message_described() {
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.read(b"B\0\0\0\0\0\0\0\x2a\0\0\0\0\0\0\0\0\0\0\0\x01"), Some(Message::Begin(Lsn(42))));
+        assert_eq!(decoder.read(b"B\0\0\0\0\0\0\0\x2a\0\0\0\0\0\0\0\0\0\0\0\x01"), Some(Message::Begin { lsn: Lsn(42), xid: 1 }));
         assert_eq!(decoder.read(RELATION), Some(Message::Other));
         let Some(Message::Change(change)) = decoder.read(b"U\0\0\0\x07K\0\x02t\0\0\0\x015nN\0\x02t\0\0\0\x016u") else { panic!() };
         assert_eq!(change.kind, Kind::Update);
         assert_eq!((change.relation.schema.as_str(), change.relation.name.as_str()), ("public", "t"));
         assert!(change.relation.columns[0].key && !change.relation.columns[1].key);
+        let Some(Message::Truncate(emptied)) = decoder.read(b"T\0\0\0\x01\0\0\0\0\x07") else { panic!() };
+        assert_eq!(emptied, [change.relation.clone()]);
         assert_eq!(change.old, Some(vec![Field::Text("5".to_owned()), Field::Null]));
         assert_eq!(change.new, Some(vec![Field::Text("6".to_owned()), Field::Unchanged]));
     }

@@ -12,6 +12,7 @@
 //! by key; in tables without a key every different row is counted (`multiset.rs`). Memory stays flat: at most a few
 //! chunks per job, whatever the size of the data.
 
+mod changed;
 mod chunks;
 mod following;
 mod in_stream;
@@ -43,6 +44,14 @@ use cutover_core::{Side, plan::DatabaseUrl};
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 
+pub use self::{
+    changed::{Changes, Compared, MOST_IN_PAUSE, sql_watch},
+    following::Following,
+    progress::{Progress, ProgressNumbers},
+    repair::{Repair, RepairOptions, repair},
+    report::{Difference, DifferenceKind, Remark, Report, RowKey, Unsettled, Verdict},
+    values::{ColumnValues, Value},
+};
 use self::{
     chunks::{Worker, walk},
     following::Watch,
@@ -52,13 +61,6 @@ use self::{
     scope::Scope,
     session::{Pair, Session},
     sql::TableSql,
-};
-pub use self::{
-    following::Following,
-    progress::{Progress, ProgressNumbers},
-    repair::{Repair, RepairOptions, repair},
-    report::{Difference, DifferenceKind, Remark, Report, Unsettled, Verdict},
-    values::{ColumnValues, Value},
 };
 use crate::{PgError, PgResult, catalogue::QualifiedName, names::Names};
 

@@ -24,6 +24,8 @@ const CHUNK_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
 /// What is compared, and what was found before a single row was read.
 pub(super) struct Scope {
     pub(super) comparisons: Vec<Comparison>,
+    /// The authority's partitions that are compared together, with the table that they are compared as.
+    pub(super) parts: Vec<(QualifiedName, QualifiedName)>,
     pub(super) findings: Findings,
     pub(super) skipped: Vec<Remark>,
     pub(super) notes: Vec<Remark>,
@@ -47,10 +49,17 @@ impl Scope {
             Some(following) => unready_tables(pair.at(Role::Follower), &following.subscription).await?,
             None => HashMap::new(),
         };
-        let mut scope =
-            Self { comparisons: Vec::new(), findings: Findings::keeping(options.max_differences), skipped: Vec::new(), notes: Vec::new() };
-        let wanted = wanted(&authority, &follower, options.tables.as_deref())?;
         let whole = regrouped(&authority, &follower);
+        let parts = authority.roots.iter().filter(|(_, root)| whole.contains(*root)).map(|(part, root)| (part.clone(), root.clone()));
+        let parts = parts.collect();
+        let mut scope = Self {
+            comparisons: Vec::new(),
+            parts,
+            findings: Findings::keeping(options.max_differences),
+            skipped: Vec::new(),
+            notes: Vec::new(),
+        };
+        let wanted = wanted(&authority, &follower, options.tables.as_deref())?;
         let builder =
             Builder { hash, options, unready: &unready, followed: sides.following.is_some(), authority: &authority, follower: &follower };
         for name in &wanted {

@@ -98,7 +98,7 @@ async fn settings_of_the_servers_are_found_and_mended() {
     let case = Case { pair: &pair, database: "strict".into(), plan, prepared: false };
     let mut expected = vec![
         ("wal_level", Error, "wal_level is replica"),
-        ("capacity", Error, "1 more replication slots needed and 0 free: 1 of 1 are in use"),
+        ("capacity", Error, "2 more replication slots needed and 0 free: 1 of 1 are in use"),
         ("capacity", Error, "logical replication workers needed and 0 free: 0 of 0 are in use"),
         ("capacity", Error, "2 more worker processes needed and 1 free: 0 of 1 are in use"),
         ("wal_retention", Error, "slots may keep 0 B of log"),

@@ -1,9 +1,10 @@
-//! Room for the slots, WAL senders and workers that the streams take, and for the locks that the schema takes.
+//! Room for the slots, WAL senders and workers that the streams take, for the temporary slot from which a switch reads
+//! which rows change, and for the locks that the schema takes.
 //!
 //! Where one is missing, the copy or the way back fails at the moment when it is made; or worse, a worker of somebody
 //! else's finds no place after ours took it.
 
-use cutover_core::{Side, Stream};
+use cutover_core::{Side, Stream, plan::InPause};
 
 use super::super::{
     Check, Context, Probe, Verdict,
@@ -27,6 +28,8 @@ struct Resource {
     used: i64,
     /// How many we take beyond those that are ours already.
     needed: i64,
+    /// How many of those only while a switch is under way.
+    in_switch: i64,
 }
 
 impl Resource {
@@ -73,10 +76,16 @@ fn too_few_locks(needed: i64, each: i64, sessions: i64) -> Option<Draft> {
 }
 
 fn draft(side: Side, resource: &Resource) -> Draft {
-    let Resource { what, setting, limit, used, needed } = resource;
+    let Resource { what, setting, limit, used, needed, in_switch } = resource;
     let message = format!("{needed} more {what} needed and {} free: {used} of {limit} are in use", (limit - used).max(0));
     let sql = format!("ALTER SYSTEM SET {setting} = {};", used + needed + 2);
-    Draft::error(side, message).evidence([format!("{setting} = {limit}; takes effect at a restart")]).fix(Fix::sql(side, [sql]))
+    let mut evidence = vec![format!("{setting} = {limit}; takes effect at a restart")];
+    if *in_switch > 0 {
+        evidence.push(format!(
+            "{in_switch} of them only while a switch is under way, to read which rows change; in_pause = \"off\" in the plan's [verify] does without"
+        ));
+    }
+    Draft::error(side, message).evidence(evidence).fix(Fix::sql(side, [sql]))
 }
 
 async fn resources(context: &Context<'_>, side: &Examined<'_>) -> Result<Vec<Resource>, Inconclusive> {
@@ -88,14 +97,18 @@ async fn resources(context: &Context<'_>, side: &Examined<'_>) -> Result<Vec<Res
     // Before 18, one setting limits slots and origins, each on its own.
     let origins_setting =
         if settings.text("max_active_replication_origins").is_some() { "max_active_replication_origins" } else { "max_replication_slots" };
-    // At the source a second WAL sender holds the snapshot while the slot is made.
-    let senders = origin + i64::from(side.side == Side::Source && !context.prepared);
+    // A switch away from this side reads which rows change, from a temporary slot.
+    let watch = origin * i64::from(context.plan.verify.in_pause == InPause::Changed);
+    // At the source a second WAL sender holds the snapshot while the slot is made; that is before any switch.
+    let senders = origin + watch.max(i64::from(side.side == Side::Source && !context.prepared));
     // Where no subscription was possible so far, the workers' launcher does not run either.
     let launcher = destination * i64::from(limit("max_logical_replication_workers") == 0);
-    let resource = |what, setting, used, needed: i64| Resource { what, setting, limit: limit(setting), used, needed: needed.max(0) };
+    let resource =
+        |what, setting, used, needed: i64| Resource { what, setting, limit: limit(setting), used, needed: needed.max(0), in_switch: 0 };
+    let watched = |resource: Resource| Resource { in_switch: watch.min(resource.needed), ..resource };
     Ok(vec![
-        resource("replication slots", "max_replication_slots", usage.slots, origin - usage.our_slots),
-        resource("WAL senders", "max_wal_senders", usage.senders, senders - usage.our_senders),
+        watched(resource("replication slots", "max_replication_slots", usage.slots, origin + watch - usage.our_slots)),
+        watched(resource("WAL senders", "max_wal_senders", usage.senders, senders - usage.our_senders)),
         resource("replication origins", origins_setting, usage.origins, destination - usage.our_subscriptions),
         resource("logical replication workers", "max_logical_replication_workers", usage.apply_workers, destination - usage.our_workers),
         resource("worker processes", "max_worker_processes", usage.workers, destination + launcher - usage.our_workers),
@@ -153,13 +166,14 @@ mod tests {
 
     #[test]
     fn the_last_free_one_is_enough_and_none_is_not() {
-        let resource = |limit, used, needed| Resource { what: "slots", setting: "s", limit, used, needed };
+        let resource = |limit, used, needed| Resource { what: "slots", setting: "s", limit, used, needed, in_switch: 1 };
         assert!(!resource(10, 9, 1).missing());
         assert!(resource(10, 10, 1).missing());
         assert!(resource(10, 9, 2).missing());
         assert!(!resource(0, 0, 0).missing());
         let finding = draft(Side::Source, &resource(10, 10, 1)).finish("c");
         assert!(finding.message.contains("1 more slots needed and 0 free: 10 of 10"), "{}", finding.message);
+        assert!(finding.evidence.iter().any(|line| line.contains("1 of them only while a switch is under way")), "{finding:?}");
     }
 
     #[test]
