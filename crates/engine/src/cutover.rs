@@ -13,11 +13,12 @@ use cutover_postgres::{
     connect::{Purpose, connect, tls_config},
     coverage::{Coverage, LeftOut, left_out},
     names::Names,
-    preflight::{self, Finding},
+    preflight::{self, Finding, Standing},
     verify::{self, user_check},
 };
 use cutover_traffic::{Endpoint, Fleet, build};
 use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
 
 use crate::{
     Drive, EngineError, EngineResult, Notice, Status, archive,
@@ -191,20 +192,25 @@ impl Cutover {
         if let Some(state) = &state {
             self.refuse_other_tables(state)?;
         }
-        let prepared = state.is_some_and(|state| !matches!(state.phase, Phase::Preparing { step: Preparation::Install }));
-        self.preflight(prepared).await
+        self.preflight(state.as_ref().map_or(Standing::New, standing)).await
     }
 
-    pub(crate) async fn preflight(&self, prepared: bool) -> EngineResult<Vec<Finding>> {
-        let application = self.names.application("check");
-        let source = connect(&self.plan.source.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Source))?;
-        let target = connect(&self.plan.target.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Target))?;
-        let mut findings = preflight::run(&self.plan, &source, &target, prepared).await.map_err(EngineError::database("preflight"))?;
+    pub(crate) async fn preflight(&self, standing: Standing) -> EngineResult<Vec<Finding>> {
+        let (source, target) = self.examiners().await?;
+        let mut findings = preflight::run(&self.plan, &source, &target, standing).await.map_err(EngineError::database("preflight"))?;
         let endpoints = [self.endpoint(Side::Source), self.endpoint(Side::Target)];
         for (adapter, problems) in self.fleet.check(&endpoints).await {
             findings.extend(problems.into_iter().map(|problem| describe::traffic_finding(&adapter, problem)));
         }
         Ok(findings)
+    }
+
+    /// Sessions for questions to both sides.
+    pub(crate) async fn examiners(&self) -> EngineResult<(Client, Client)> {
+        let application = self.names.application("check");
+        let source = connect(&self.plan.source.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Source))?;
+        let target = connect(&self.plan.target.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Target))?;
+        Ok((source, target))
     }
 
     /// Every step in order, with the exact statements and calls. Executes nothing.
@@ -260,7 +266,7 @@ impl Cutover {
         let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
         if goal == Goal::Switched && waits {
             rehearse::require(&self.plan, &self.digest, &self.folder)?;
-            refuse_blocking(self.preflight(true).await?)?;
+            refuse_blocking(self.preflight(Standing::Complete { authority: Side::Source }).await?)?;
             driver.user_checks().await?;
             driver.switch(Side::Target).await?;
         }
@@ -268,7 +274,7 @@ impl Cutover {
     }
 
     async fn begin(&self, driver: &mut Driver<'_>) -> EngineResult<()> {
-        let findings = self.preflight(false).await?;
+        let findings = self.preflight(Standing::New).await?;
         for finding in findings.iter().filter(|finding| !finding.blocks()) {
             driver.note(Notice::Note(format!("{}: {}", finding.check, finding.message)));
         }
@@ -300,6 +306,7 @@ impl Cutover {
                 if !tolerated {
                     resumed?;
                 }
+                driver.tell_what_clients_miss(Side::Target).await;
                 driver.switch(Side::Source).await?;
             }
             Side::Source if give_up => {
@@ -359,6 +366,16 @@ async fn open_shared(url: &DatabaseUrl, plan: &str) -> EngineResult<PostgresJour
     let ssl_mode = if url.ssl_mode.is_required() { SslMode::Require } else { url.ssl_mode };
     let plain = DatabaseUrl { ssl_mode, ssl_root_cert: None, ..url.clone() };
     Ok(open_postgres(&plain.conninfo(), tls, plan).await?)
+}
+
+/// How far the target has come, for the checks.
+fn standing(state: &State) -> Standing {
+    match state.phase {
+        Phase::Preparing { step: Preparation::Install } => Standing::New,
+        Phase::Preparing { step } if step <= Preparation::Migrate => Standing::Begun,
+        Phase::TearingDown => Standing::Begun,
+        _ => Standing::Complete { authority: state.authority },
+    }
 }
 
 fn nothing_to_go_back_from(name: &str) -> EngineError {

@@ -1,6 +1,9 @@
 //! What each step would do, word for word, for `cutover plan`. The statements come from where they are executed.
 
-use cutover_core::{Action, Hook, Identity, Phase, PlanRef, Preparation, Side, State, Step, Stream, plan::InPause};
+use cutover_core::{
+    Action, Hook, Identity, Phase, PlanRef, Preparation, Side, State, Step, Stream,
+    plan::{InPause, LargeObjects},
+};
 use cutover_postgres::{
     gate,
     preflight::{Finding, Fix, Severity},
@@ -122,8 +125,12 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
             Call {
                 place: Side::Target.to_string(),
                 text: format!(
-                    "for each table, {} at a time: COPY … FROM the source's COPY … TO STDOUT in that snapshot",
-                    cutover.plan.copy.jobs
+                    "for each table, {} at a time: COPY … FROM the source's COPY … TO STDOUT in that snapshot{}",
+                    cutover.plan.copy.jobs,
+                    match cutover.plan.copy.large_objects {
+                        LargeObjects::Refuse => "",
+                        LargeObjects::Ignore => "; large objects stay behind, as the plan says",
+                    }
                 ),
             },
         ],

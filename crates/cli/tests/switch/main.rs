@@ -6,6 +6,7 @@ mod awkward;
 mod campaign;
 mod changed;
 mod checks;
+mod compatibility;
 mod contrib;
 mod controllers;
 mod faults;

@@ -47,13 +47,25 @@ pub(crate) struct Making<'a> {
     /// One or several, of any version.
     pub(crate) bouncers: Vec<PgBouncerInstall>,
     pub(crate) pooling: PoolMode,
+    /// More settings of both servers.
+    pub(crate) settings: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Making<'_> {
     fn default() -> Self {
         let bouncers = vec![pgbouncer().unwrap()];
         let (by_road, passwords) = (false, false);
-        Self { source: 15, target: 15, more: "", by_road, passwords, user: "postgres", bouncers, pooling: PoolMode::Transaction }
+        Self {
+            source: 15,
+            target: 15,
+            more: "",
+            by_road,
+            passwords,
+            user: "postgres",
+            bouncers,
+            pooling: PoolMode::Transaction,
+            settings: &[],
+        }
     }
 }
 
@@ -141,7 +153,8 @@ impl World {
         let auth = if making.passwords { Auth::Scram { password: PASSWORD.to_owned() } } else { Auth::Trust };
         let options = |name: &str| {
             let options = ClusterOptions { auth: auth.clone(), ..ClusterOptions::named(name) };
-            options.set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms")
+            let options = options.set("max_prepared_transactions", 5).set("wal_retrieve_retry_interval", "100ms");
+            making.settings.iter().fold(options, |options, (name, value)| options.set(*name, value))
         };
         let (source, target) = (install(making.source).unwrap(), install(making.target).unwrap());
         let (source, target) =

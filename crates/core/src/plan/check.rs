@@ -9,8 +9,8 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Check, Copy, Database, DatabaseUrl, Expect, Filter, Format, Hooks, InPause, Pattern, Pause, Plan, PlanError, Switch, TableSettings,
-    Tables, Traffic, Verify,
+    Accept, Check, Copy, Database, DatabaseUrl, Expect, Filter, Format, Hooks, InPause, LargeObjects, Pattern, Pause, Plan, PlanError,
+    Switch, TableSettings, Tables, Traffic, Verify,
     error::nearest,
     file::{self, File, Text},
 };
@@ -39,7 +39,10 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         application_roles: raw.application.roles.iter().flatten().map(|role| reader.expand(role)).collect::<Result<_, _>>()?,
         tables: reader.tables(&raw.tables, &raw.table)?,
         pause: reader.pause(&raw.pause)?,
-        copy: Copy { jobs: reader.number(raw.copy.jobs.as_ref(), 4, 1..=64)? },
+        copy: Copy {
+            jobs: reader.number(raw.copy.jobs.as_ref(), 4, 1..=64)?,
+            large_objects: reader.large_objects(raw.copy.large_objects.as_ref())?,
+        },
         verify: Verify {
             jobs: reader.number(raw.verify.jobs.as_ref(), 2, 1..=64)?,
             chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, CHUNK_ROWS)?,
@@ -52,6 +55,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
             sequence_headroom: reader.number(raw.switch.sequence_headroom.as_ref(), 1000, 0..=1_000_000_000)?,
             allow_downgrade: raw.switch.allow_downgrade.unwrap_or(false),
         },
+        accept: raw.compatibility.accept.iter().map(|accept| reader.accept(accept)).collect::<Result<_, _>>()?,
         hooks: Hooks {
             migrate: raw.hooks.migrate.as_ref().map(|hook| reader.expand(hook)).transpose()?,
             smoke: raw.hooks.smoke.as_ref().map(|hook| reader.expand(hook)).transpose()?,
@@ -233,6 +237,32 @@ impl Reader<'_> {
             let hint = "choose \"changed\": the rows that changed since the switch began, or \"off\"".to_owned();
             self.fault(text.span(), format!("`{word}` can't be verified in the pause"), Some(hint))
         })
+    }
+
+    fn large_objects(&self, text: Option<&Text>) -> Result<LargeObjects, PlanError> {
+        let Some(text) = text else { return Ok(LargeObjects::Refuse) };
+        match self.expand(text)?.as_str() {
+            "refuse" => Ok(LargeObjects::Refuse),
+            "ignore" => Ok(LargeObjects::Ignore),
+            other => {
+                let hint = "write \"refuse\", or \"ignore\" to leave them behind".to_owned();
+                Err(self.fault(text.span(), format!("large objects can't be treated as `{other}`"), Some(hint)))
+            }
+        }
+    }
+
+    fn accept(&self, raw: &file::Accept) -> Result<Accept, PlanError> {
+        let [name, reason] = [&raw.name, &raw.reason].map(|text| self.expand(text).map(|text| text.trim().to_owned()));
+        let (name, reason) = (name?, reason?);
+        if name.is_empty() {
+            let hint = Some("name what differs as `cutover check` does, like \"public.orders.legacy_code\"".to_owned());
+            return Err(self.fault(raw.name.span(), "this names nothing that could be accepted", hint));
+        }
+        if reason.is_empty() {
+            let hint = Some("say in a few words why the clients bear it".to_owned());
+            return Err(self.fault(raw.reason.span(), format!("`{name}` is accepted without a reason"), hint));
+        }
+        Ok(Accept { name, reason })
     }
 
     fn checks(&self, raw: &[file::Check]) -> Result<Vec<Check>, PlanError> {

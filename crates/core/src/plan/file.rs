@@ -29,6 +29,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) switch: Switch,
     #[serde(default)]
+    pub(super) compatibility: Compatibility,
+    #[serde(default)]
     pub(super) hooks: Hooks,
     #[serde(default)]
     pub(super) traffic: Vec<Traffic>,
@@ -86,6 +88,7 @@ pub(super) struct Pause {
 #[serde(deny_unknown_fields)]
 pub(super) struct Copy {
     pub(super) jobs: Option<Spanned<u32>>,
+    pub(super) large_objects: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]
@@ -104,6 +107,20 @@ pub(super) struct Switch {
     pub(super) reverse: Option<bool>,
     pub(super) sequence_headroom: Option<Spanned<u32>>,
     pub(super) allow_downgrade: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Compatibility {
+    #[serde(default)]
+    pub(super) accept: Vec<Accept>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Accept {
+    pub(super) name: Text,
+    pub(super) reason: Text,
 }
 
 #[derive(Default, Deserialize)]

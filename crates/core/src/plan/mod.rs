@@ -41,6 +41,8 @@ pub struct Plan {
     pub verify: Verify,
     /// How the database changes hands.
     pub switch: Switch,
+    /// Differences between both sides' definitions that the clients bear, as the user knows.
+    pub accept: Vec<Accept>,
     /// The user's own commands.
     pub hooks: Hooks,
     /// How the application's traffic is held and pointed elsewhere, in this order.
@@ -76,6 +78,17 @@ pub struct Pause {
 pub struct Copy {
     /// Tables copied at once.
     pub jobs: u32,
+    /// What is done about large objects.
+    pub large_objects: LargeObjects,
+}
+
+/// What is done about large objects, which are not replicated and which no trigger guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LargeObjects {
+    /// A cutover does not begin while there is one.
+    Refuse,
+    /// They stay behind.
+    Ignore,
 }
 
 /// The comparison of both sides.
@@ -116,6 +129,15 @@ pub struct Switch {
     pub sequence_headroom: u32,
     /// Whether the target may be an older major version than the source.
     pub allow_downgrade: bool,
+}
+
+/// A difference between both sides' definitions that keeps no switch from beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// What differs, as `cutover check` names it: `public.orders.legacy_code`.
+    pub name: String,
+    /// Why it is borne.
+    pub reason: String,
 }
 
 /// The user's own commands, run by a shell with a documented environment.

@@ -1,6 +1,7 @@
 //! Does the core's actions. One arm each; what an action is, is written where its effect is.
 
 mod changed;
+mod compatibility;
 mod prepare;
 
 use std::time::Duration;
@@ -235,7 +236,11 @@ impl Driver<'_> {
             let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
             gate::let_role_pass(client, epoch, &role, name, None).await.map_err(EngineError::database(side))?;
         }
-        ran.map(drop).map_err(|error| EngineError::Hook(format!("the {name} hook failed: {}", error.report())))
+        ran.map_err(|error| EngineError::Hook(format!("the {name} hook failed: {}", error.report())))?;
+        if hook == Hook::Migrate {
+            self.tell_what_clients_miss(Side::Source).await;
+        }
+        Ok(())
     }
 
     /// A slot that nobody reads keeps log for ever. That it could not be dropped is no reason to stop after a commit.

@@ -161,12 +161,18 @@ pub(crate) async fn verify(
 ) -> EngineResult<verify::Report> {
     let sides = sides(cutover, state);
     let mut report = verify::verify(&sides, &cutover.names, options, progress).await.map_err(EngineError::database("verify"))?;
+    for accept in &cutover.plan.accept {
+        report.set_columns_aside(|column| column == accept.name, &format!("accepted, {}", accept.reason));
+    }
     if cutover.plan.hooks.migrate.is_some() {
         let made_by_migration = match sides.authority_side {
             Side::Source => verify::DifferenceKind::ExtraTable,
             Side::Target => verify::DifferenceKind::MissingTable,
         };
         report.set_aside(&made_by_migration, "made by the migration; only the target has it");
+        if sides.authority_side == Side::Target {
+            report.set_columns_aside(|_| true, "made by the migration; only the target has it");
+        }
     }
     Ok(report)
 }

@@ -4,6 +4,7 @@ use cutover_core::{Plan, Side, Stream};
 use tokio_postgres::{Client, Row, types::ToSql};
 
 use super::{
+    Standing,
     facts::{ApplicationRole, SideFacts, application_roles},
     finding::Inconclusive,
 };
@@ -19,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) names: Names,
     /// Whether a copy has begun, so that what bears our names is ours.
     pub(super) prepared: bool,
+    /// The side in charge, once both have the whole schema.
+    pub(super) authority: Option<Side>,
     pub(super) source: Examined<'a>,
     pub(super) target: Examined<'a>,
     application_roles: Result<Vec<ApplicationRole>, Inconclusive>,
@@ -34,14 +37,19 @@ pub(super) struct Examined<'a> {
 }
 
 impl<'a> Context<'a> {
-    pub(super) async fn read(plan: &'a Plan, source: &'a Client, target: &'a Client, prepared: bool) -> PgResult<Self> {
+    pub(super) async fn read(plan: &'a Plan, source: &'a Client, target: &'a Client, standing: Standing) -> PgResult<Self> {
         let coverage = Coverage::of(&plan.tables.filter);
         let source = Examined::read(Side::Source, source, &coverage).await?;
         let target = Examined::read(Side::Target, target, &coverage).await?;
         let application_roles = application_roles(source.client, source.facts.major, &plan.application_roles)
             .await
             .map_err(|error| Inconclusive::at(Side::Source, &error));
-        Ok(Self { plan, coverage, names: Names::new(&plan.name), prepared, source, target, application_roles })
+        let prepared = standing != Standing::New;
+        let authority = match standing {
+            Standing::Complete { authority } => Some(authority),
+            Standing::New | Standing::Begun => None,
+        };
+        Ok(Self { plan, coverage, names: Names::new(&plan.name), prepared, authority, source, target, application_roles })
     }
 
     pub(super) fn side(&self, side: Side) -> &Examined<'a> {

@@ -95,8 +95,10 @@ pub(super) async fn read(client: &Client, watched: &[&str]) -> PgResult<(Vec<Ses
     let readable: bool = client.query_one(may, &[]).await.map_err(failed)?.get(0);
     if readable {
         // The last entry for a name is the one that counts.
-        let sql = "SELECT DISTINCT ON (name) name, setting FROM pg_catalog.pg_show_all_file_settings() \
-             WHERE error IS NULL AND name = ANY ($1::text[]) ORDER BY name, seqno DESC";
+        // The file keeps the letters that somebody wrote: `timezone` is `TimeZone`.
+        let sql = "SELECT DISTINCT ON (pg_catalog.lower(name)) name, setting FROM pg_catalog.pg_show_all_file_settings() \
+             WHERE error IS NULL AND pg_catalog.lower(name) IN (SELECT pg_catalog.lower(w) FROM pg_catalog.unnest($1::text[]) w) \
+             ORDER BY pg_catalog.lower(name), seqno DESC";
         let rows = client.query(sql, &[&watched]).await.map_err(failed)?;
         defaults.extend(rows.iter().map(|row| SessionDefault { scope: Scope::Server, name: row.get(0), value: row.get(1) }));
     }

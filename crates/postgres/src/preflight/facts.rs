@@ -16,11 +16,27 @@ use crate::{
 
 /// The settings that checks look at.
 const WATCHED: &[&str] = &[
+    "array_nulls",
+    "backslash_quote",
+    "bytea_output",
+    "client_encoding",
+    "DateStyle",
+    "default_text_search_config",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
     "default_transaction_read_only",
+    "extra_float_digits",
     "fsync",
     "full_page_writes",
+    "idle_in_transaction_session_timeout",
     "idle_replication_slot_timeout",
     "idle_session_timeout",
+    "IntervalStyle",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "lock_timeout",
     "max_active_replication_origins",
     "max_connections",
     "max_locks_per_transaction",
@@ -30,14 +46,25 @@ const WATCHED: &[&str] = &[
     "max_slot_wal_keep_size",
     "max_wal_senders",
     "max_worker_processes",
+    "password_encryption",
+    "row_security",
+    "search_path",
     "session_replication_role",
     "shared_preload_libraries",
+    "ssl",
+    "standard_conforming_strings",
+    "statement_timeout",
     "synchronous_commit",
     "synchronous_standby_names",
+    "TimeZone",
     "transaction_timeout",
+    "transform_null_equals",
     "wal_level",
     "wal_receiver_timeout",
     "wal_sender_timeout",
+    "work_mem",
+    "xmlbinary",
+    "xmloption",
 ];
 
 /// What is known of one side.
@@ -169,9 +196,9 @@ async fn database(client: &Client, major: u32) -> PgResult<Database> {
 }
 
 async fn settings(client: &Client) -> PgResult<Settings> {
-    let sql = "SELECT name, setting, unit FROM pg_catalog.pg_settings WHERE name = ANY ($1::text[])";
+    let sql = "SELECT name, setting, unit, boot_val FROM pg_catalog.pg_settings WHERE name = ANY ($1::text[])";
     let rows = client.query(sql, &[&WATCHED]).await.map_err(|error| PgError::sql("reading the settings", error))?;
-    Ok(rows.iter().map(|row| (row.get(0), Setting { value: row.get(1), unit: row.get(2) })).collect())
+    Ok(rows.iter().map(|row| (row.get(0), Setting { value: row.get(1), unit: row.get(2), built_in: row.get(3) })).collect())
 }
 
 /// The application's roles at the source: those that the plan names; else every login role but ours that has sessions

@@ -4,6 +4,7 @@
 //! mend it. What a check could not establish is itself a finding that blocks: no answer is not a good answer.
 
 mod checks;
+mod compatibility;
 mod context;
 mod defaults;
 mod facts;
@@ -13,7 +14,7 @@ mod text;
 
 use std::time::Duration;
 
-use cutover_core::Plan;
+use cutover_core::{Plan, Side};
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -25,6 +26,20 @@ pub use finding::{EVIDENCE_LINES, Finding, Fix, Severity};
 
 /// How long one check may take, beyond what the session's own time-outs allow a statement.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How far the cutover has come, by its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No copy has begun.
+    New,
+    /// A copy has begun: the target holds our tables, and slots and publications of our names are no leftovers.
+    Begun,
+    /// The target has the whole schema, and what the plan's migration made of it.
+    Complete {
+        /// The side whose clients would move.
+        authority: Side,
+    },
+}
 
 /// One check.
 pub struct Check {
@@ -73,9 +88,11 @@ pub const CHECKS: &[&Check] = &[
     &checks::extensions::CHECK,
     &checks::superuser_objects::CHECK,
     &checks::locale::CHECK,
+    &checks::compatibility::CHECK,
     &checks::roles::CHECK,
     &checks::defaults::CHECK,
     &checks::role_timeouts::CHECK,
+    &checks::settings::CHECK,
     &checks::durability::CHECK,
     &checks::replication::CHECK,
     &checks::prepared_transactions::CHECK,
@@ -90,17 +107,28 @@ pub const CHECKS: &[&Check] = &[
     &checks::not_moved::CHECK,
 ];
 
-/// Runs every check. `prepared` says that the journal knows of a copy that has begun, so that the target holds our
-/// tables, and slots and publications of our names are no leftovers.
+/// Runs every check.
 ///
 /// # Errors
 /// Only where a side can't be asked at all; a check that fails on its own becomes a finding.
-pub async fn run(plan: &Plan, source: &Client, target: &Client, prepared: bool) -> PgResult<Vec<Finding>> {
-    let reading = timeout(CHECK_TIMEOUT, Context::read(plan, source, target, prepared));
+pub async fn run(plan: &Plan, source: &Client, target: &Client, standing: Standing) -> PgResult<Vec<Finding>> {
+    run_these(CHECKS, plan, source, target, standing).await
+}
+
+/// Looks only for what the clients of the side in charge use and the other lacks.
+///
+/// # Errors
+/// As [`run`].
+pub async fn compatibility(plan: &Plan, source: &Client, target: &Client, authority: Side) -> PgResult<Vec<Finding>> {
+    run_these(&[&checks::compatibility::CHECK], plan, source, target, Standing::Complete { authority }).await
+}
+
+async fn run_these(these: &[&Check], plan: &Plan, source: &Client, target: &Client, standing: Standing) -> PgResult<Vec<Finding>> {
+    let reading = timeout(CHECK_TIMEOUT, Context::read(plan, source, target, standing));
     let slow = |_| PgError::TimedOut { doing: "reading the facts that the checks need".to_owned(), limit: CHECK_TIMEOUT };
     let context = reading.await.map_err(slow)??;
     let mut findings = Vec::new();
-    for check in CHECKS {
+    for check in these {
         findings.extend(check.run(&context).await);
     }
     match context.sides().into_iter().find(|side| side.client.is_closed()) {

@@ -11,6 +11,8 @@ pub(super) struct Settings(HashMap<String, Setting>);
 pub(super) struct Setting {
     pub(super) value: String,
     pub(super) unit: Option<String>,
+    /// What it is where nobody set it.
+    pub(super) built_in: Option<String>,
 }
 
 impl FromIterator<(String, Setting)> for Settings {
@@ -23,6 +25,11 @@ impl Settings {
     /// The value as text; none where this version has no such setting or we may not see it.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|setting| setting.value.as_str())
+    }
+
+    /// What it is where nobody set it.
+    pub(super) fn built_in(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.built_in.as_deref()
     }
 
     /// A number without a unit.
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn units_are_heeded() {
-        let setting = |value: &str, unit: &str| Setting { value: value.into(), unit: Some(unit.into()) };
+        let setting = |value: &str, unit: &str| Setting { value: value.into(), unit: Some(unit.into()), built_in: None };
         let settings: Settings = [
             ("keep".to_owned(), setting("64", "MB")),
             ("none".to_owned(), setting("-1", "MB")),

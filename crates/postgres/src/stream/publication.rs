@@ -1,6 +1,6 @@
 //! The publication: which tables a stream carries.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use cutover_core::Stream;
 use tokio_postgres::Client;
@@ -9,10 +9,14 @@ use super::sql_publish;
 use crate::{
     PgError, PgResult, catalogue, gate,
     names::{Names, ident},
+    schema::major,
 };
 
 /// Tables that one statement adds to a publication.
 const TABLES_AT_ONCE: usize = 500;
+
+/// The version that a publication can list columns from.
+const COLUMN_LISTS_SINCE: u32 = 15;
 
 /// Makes the publication equal the catalogue: every table that holds rows, and those of ours that the
 /// stream carries. Returns what was changed.
@@ -23,7 +27,15 @@ pub async fn publish(origin: &mut Client, destination: &Client, names: &Names, s
     let doing = "publishing the tables";
     let publication = names.publication(stream);
     let wanted = wanted_tables(origin, destination, stream).await?;
-    let present = published(origin, &publication).await?;
+    let mut again: Vec<String> = Vec::new();
+    let lists = shared_columns(origin, destination, stream).await?;
+    let mut present = published(origin, &publication).await?;
+    if let Some(present) = present.as_mut().filter(|_| !lists.is_empty()) {
+        // Published whole before its migration: as if it were not published.
+        let whole = published_whole(origin, &publication).await?;
+        again = present.iter().filter(|table| lists.contains_key(*table) && whole.contains(table)).cloned().collect();
+        present.retain(|table| !again.contains(table));
+    }
     let transaction = gate::guarded(origin, epoch).await?;
     let failed = |error| PgError::sql(doing, error);
     let missing: Vec<String> =
@@ -32,12 +44,12 @@ pub async fn publish(origin: &mut Client, destination: &Client, names: &Names, s
     if present.is_none() {
         transaction.batch_execute(&sql_publish(names, stream)).await.map_err(failed)?;
     }
-    for part in missing.chunks(TABLES_AT_ONCE) {
-        let sql = format!("ALTER PUBLICATION {} ADD TABLE {}", ident(&publication), only(part));
+    for part in [&extra[..], &again].concat().chunks(TABLES_AT_ONCE) {
+        let sql = format!("ALTER PUBLICATION {} DROP TABLE {}", ident(&publication), only(part, &BTreeMap::new()));
         transaction.batch_execute(&sql).await.map_err(failed)?;
     }
-    for part in extra.chunks(TABLES_AT_ONCE) {
-        let sql = format!("ALTER PUBLICATION {} DROP TABLE {}", ident(&publication), only(part));
+    for part in missing.chunks(TABLES_AT_ONCE) {
+        let sql = format!("ALTER PUBLICATION {} ADD TABLE {}", ident(&publication), only(part, &lists));
         transaction.batch_execute(&sql).await.map_err(failed)?;
     }
     gate::commit(transaction, doing).await?;
@@ -51,8 +63,41 @@ pub(super) fn unwanted<'a>(published: impl Iterator<Item = &'a String>, wanted: 
     published.filter(|table| !wanted.contains(table)).cloned().collect()
 }
 
-fn only(tables: &[String]) -> String {
-    tables.iter().map(|table| format!("ONLY {table}")).collect::<Vec<_>>().join(", ")
+/// Each by itself, without the tables that inherit from it, and with its list of columns where it has one.
+fn only(tables: &[String], lists: &BTreeMap<String, String>) -> String {
+    let one = |table: &String| format!("ONLY {table}{}", lists.get(table).map(|list| format!(" ({list})")).unwrap_or_default());
+    tables.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// For the way back, the columns that the other side has as well, of each table that has more: what a migration added has
+/// nowhere to go, and the stream would stop at it. PostgreSQL refuses an UPDATE where a list leaves out what identifies
+/// the row; such a table is published whole.
+async fn shared_columns(origin: &Client, destination: &Client, stream: Stream) -> PgResult<BTreeMap<String, String>> {
+    if stream == Stream::Forward || major(origin).await? < COLUMN_LISTS_SINCE {
+        return Ok(BTreeMap::new());
+    }
+    let there = catalogue::tables(destination).await?;
+    let there: HashMap<_, _> = there.iter().map(|table| (&table.name, table)).collect();
+    let mut lists = BTreeMap::new();
+    for table in catalogue::tables(origin).await?.iter().filter(|table| table.holds_rows() && table.replica_identity != "f") {
+        let Some(other) = there.get(&table.name) else { continue };
+        let is_there = |name: &str| other.columns.iter().any(|column| column.name == name);
+        let shared: Vec<String> =
+            table.stored_columns().filter(|column| is_there(&column.name)).map(|column| ident(&column.name)).collect();
+        if shared.len() < table.stored_columns().count() && table.key.iter().all(|column| is_there(column)) {
+            lists.insert(table.name.quoted(), shared.join(", "));
+        }
+    }
+    Ok(lists)
+}
+
+/// The tables of a publication, quoted, that are published with all columns.
+async fn published_whole(client: &Client, publication: &str) -> PgResult<Vec<String>> {
+    let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_publication p \
+         JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid JOIN pg_catalog.pg_class c ON c.oid = r.prrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE p.pubname = $1 AND r.prattrs IS NULL";
+    let rows = client.query(sql, &[&publication]).await.map_err(|error| PgError::sql("reading the publication's columns", error))?;
+    Ok(rows.iter().map(|row| format!("{}.{}", ident(row.get(0)), ident(row.get(1)))).collect())
 }
 
 /// The tables that must be published, quoted: partitions by themselves, so that both sides are told alike. A table that

@@ -182,6 +182,22 @@ impl Report {
         self.notes.extend(aside.into_iter().map(|difference| Remark { table: difference.table, why: why.to_owned() }));
     }
 
+    /// Turns columns that the follower lacks into notes, where whoever asked knows the reason; they are told to it as
+    /// `schema.table.column`.
+    pub fn set_columns_aside(&mut self, is_known: impl Fn(&str) -> bool, why: &str) {
+        let before = self.differences.len();
+        for difference in &mut self.differences {
+            let DifferenceKind::MissingColumns { columns } = &mut difference.kind else { continue };
+            let table = &difference.table;
+            let (aside, kept): (Vec<_>, Vec<_>) = columns.drain(..).partition(|column| is_known(&format!("{table}.{column}")));
+            *columns = kept;
+            let remark = |column: String| Remark { table: table.clone(), why: format!("the follower lacks column {column}: {why}") };
+            self.notes.extend(aside.into_iter().map(remark));
+        }
+        self.differences.retain(|difference| !matches!(&difference.kind, DifferenceKind::MissingColumns { columns } if columns.is_empty()));
+        self.differences_total -= (before - self.differences.len()) as u64;
+    }
+
     /// The outcome. Where nothing was compared at all it is inconclusive: no data is not good data.
     #[must_use]
     pub fn verdict(&self) -> Verdict {

@@ -164,7 +164,7 @@ async fn preflight_errors(pair: &Pair) -> Vec<String> {
         (database.url, database.peer_url) = (url.clone(), url.clone());
     }
     let (source, target) = (pair.driver(Source).await, pair.driver(Target).await);
-    let findings = preflight::run(&plan, &source, &target, false).await.unwrap();
+    let findings = preflight::run(&plan, &source, &target, preflight::Standing::New).await.unwrap();
     findings.into_iter().filter(|finding| finding.severity == Severity::Error).map(|finding| finding.check.to_owned()).collect()
 }
 

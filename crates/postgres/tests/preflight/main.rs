@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod compatibility;
 mod filters;
 mod leftovers;
 mod refused;

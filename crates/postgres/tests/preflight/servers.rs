@@ -95,7 +95,7 @@ async fn settings_of_the_servers_are_found_and_mended() {
     }
     let source = pair.source.url("postgres", "strict");
     let plan = plan("strict", &source, &pair.target.url("postgres", "strict"));
-    let case = Case { pair: &pair, database: "strict".into(), plan, prepared: false };
+    let case = Case { pair: &pair, database: "strict".into(), plan, prepared: false, authority: None };
     let mut expected = vec![
         ("wal_level", Error, "wal_level is replica"),
         ("capacity", Error, "2 more replication slots needed and 0 free: 1 of 1 are in use"),

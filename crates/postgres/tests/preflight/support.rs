@@ -5,7 +5,7 @@ use std::time::Duration;
 use cutover_core::{Plan, Side};
 use cutover_postgres::{
     connect::{Purpose, connect},
-    preflight::{self, Finding, Fix, Severity},
+    preflight::{self, Finding, Fix, Severity, Standing},
 };
 use cutover_testkit::{Cluster, ClusterOptions, Install, install, installs};
 use tokio::sync::OnceCell;
@@ -42,6 +42,8 @@ pub(crate) struct Case<'a> {
     pub(crate) database: String,
     pub(crate) plan: Plan,
     pub(crate) prepared: bool,
+    /// The side in charge, where the target has the whole schema.
+    pub(crate) authority: Option<Side>,
 }
 
 impl<'a> Case<'a> {
@@ -49,7 +51,7 @@ impl<'a> Case<'a> {
         pair.source.create_database(name).await.unwrap();
         pair.target.create_database(name).await.unwrap();
         let plan = plan(name, &pair.source.url("postgres", name), &pair.target.url("postgres", name));
-        Self { pair, database: name.to_owned(), plan, prepared: false }
+        Self { pair, database: name.to_owned(), plan, prepared: false, authority: None }
     }
 
     /// With a table that is as it should be.
@@ -78,7 +80,12 @@ impl<'a> Case<'a> {
         let purpose = Purpose::new("cutover/test/check");
         let source = connect(&self.plan.source.url, &purpose).await.unwrap();
         let target = connect(&self.plan.target.url, &purpose).await.unwrap();
-        preflight::run(&self.plan, &source, &target, self.prepared).await.unwrap()
+        let standing = match self.authority {
+            Some(authority) => Standing::Complete { authority },
+            None if self.prepared => Standing::Begun,
+            None => Standing::New,
+        };
+        preflight::run(&self.plan, &source, &target, standing).await.unwrap()
     }
 
     /// The finding of `check` that has all these words, in its message or evidence.

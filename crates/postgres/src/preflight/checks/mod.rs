@@ -3,6 +3,7 @@
 pub(super) mod application_roles;
 pub(super) mod capacity;
 pub(super) mod clients;
+pub(super) mod compatibility;
 pub(super) mod control_schema;
 pub(super) mod defaults;
 pub(super) mod durability;
@@ -30,6 +31,7 @@ pub(super) mod row_security;
 pub(super) mod search_path;
 pub(super) mod sequences;
 pub(super) mod servers;
+pub(super) mod settings;
 pub(super) mod storage;
 pub(super) mod subscribing;
 pub(super) mod superuser_objects;
