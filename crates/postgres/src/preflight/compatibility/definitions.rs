@@ -15,7 +15,7 @@ const USER_SCHEMA: &str = "n.nspname <> ALL (ARRAY['pg_catalog', 'information_sc
      AND n.nspname !~ '^pg_(toast_)?temp_'";
 
 /// Everything that the user defined.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Definitions {
     pub(super) relations: BTreeMap<Object, Relation>,
     /// By name with the types of the arguments.
@@ -112,14 +112,10 @@ pub(super) struct Type {
 
 impl Definitions {
     pub(super) async fn read(side: &Examined<'_>) -> Result<Self, Inconclusive> {
-        let mut definitions = Self::default();
-        definitions.relations = relations(side).await?;
-        columns(side, &mut definitions.relations).await?;
-        constraints(side, &mut definitions.relations).await?;
-        definitions.functions = functions(side).await?;
-        definitions.types = types(side).await?;
-        definitions.others = others(side).await?;
-        Ok(definitions)
+        let mut relations = relations(side).await?;
+        columns(side, &mut relations).await?;
+        constraints(side, &mut relations).await?;
+        Ok(Self { relations, functions: functions(side).await?, types: types(side).await?, others: others(side).await? })
     }
 }
 
