@@ -45,6 +45,9 @@ pub enum PgError {
         /// How to remove it, where that is known.
         hint: Option<String>,
     },
+    /// Nobody keeps the snapshot of the copy any more, so no further row can be read from it.
+    #[error("the snapshot of the copy is gone: {0}")]
+    SnapshotLost(String),
     /// A client program failed.
     #[error("{program} failed: {stderr}")]
     Tool {

@@ -60,6 +60,12 @@ impl Names {
         self.publication(stream)
     }
 
+    /// The `application_name` of the sessions that keep the copy's snapshot. They outlive their driver.
+    #[must_use]
+    pub fn keeper(&self) -> String {
+        self.application("keeper")
+    }
+
     /// The `application_name` of a connection of ours.
     #[must_use]
     pub fn application(&self, purpose: &str) -> String {

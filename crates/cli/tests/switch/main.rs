@@ -18,6 +18,7 @@ mod recovery;
 mod rehearse;
 mod rehearse_servers;
 mod repair;
+mod resuming;
 mod samples;
 mod set_ups;
 mod there_and_back;

@@ -24,6 +24,9 @@ const CHUNK_ROWS: RangeInclusive<u32> = 1..=1_000_000;
 /// Patterns in each list of `[tables]`: each costs something at every look into a catalogue.
 const MOST_PATTERNS: usize = 1000;
 
+/// How long a broken-off copy may hold back the source's vacuum.
+const LONGEST_RESUME: Duration = Duration::from_secs(24 * 3600);
+
 /// How long one answer to a check may take.
 const CHECK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
@@ -39,10 +42,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         application_roles: raw.application.roles.iter().flatten().map(|role| reader.expand(role)).collect::<Result<_, _>>()?,
         tables: reader.tables(&raw.tables, &raw.table)?,
         pause: reader.pause(&raw.pause)?,
-        copy: Copy {
-            jobs: reader.number(raw.copy.jobs.as_ref(), 4, 1..=64)?,
-            large_objects: reader.large_objects(raw.copy.large_objects.as_ref())?,
-        },
+        copy: reader.copy(&raw.copy)?,
         verify: Verify {
             jobs: reader.number(raw.verify.jobs.as_ref(), 2, 1..=64)?,
             chunk_rows: reader.number(raw.verify.chunk_rows.as_ref(), 10_000, CHUNK_ROWS)?,
@@ -74,6 +74,21 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
 
 fn same_database(a: &DatabaseUrl, b: &DatabaseUrl) -> bool {
     (&a.host, a.port, &a.database) == (&b.host, b.port, &b.database)
+}
+
+/// Units of a size, the largest first.
+const UNITS: [(&str, u64); 5] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10), ("B", 1)];
+
+fn parse_size(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = (text[..at].parse::<u64>().ok()?, text[at..].trim());
+    let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.checked_mul(*bytes)
+}
+
+fn spell_size(bytes: u64) -> String {
+    let (name, unit) = UNITS.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)).unwrap_or(("B", 1));
+    format!("{}{name}", bytes / unit)
 }
 
 pub(super) struct Reader<'a> {
@@ -182,6 +197,21 @@ impl Reader<'_> {
         let chunk_rows = raw.chunk_rows.as_ref().map(|rows| self.number(Some(rows), 1, CHUNK_ROWS)).transpose()?;
         let redact = raw.redact.iter().flatten().map(|column| self.expand(column)).collect::<Result<_, _>>()?;
         Ok(TableSettings { schema, name, chunk_rows, redact })
+    }
+
+    fn copy(&self, raw: &file::Copy) -> Result<Copy, PlanError> {
+        let resume_within = self.duration(raw.resume_within.as_ref(), Duration::from_secs(600))?;
+        if resume_within > LONGEST_RESUME {
+            let span = raw.resume_within.as_ref().map_or(0..0, Spanned::span);
+            let hint = "choose at most 24h: the source can't clean up dead rows for so long".to_owned();
+            return Err(self.fault(span, "`resume_within` is out of range", Some(hint)));
+        }
+        Ok(Copy {
+            jobs: self.number(raw.jobs.as_ref(), 4, 1..=64)?,
+            large_objects: self.large_objects(raw.large_objects.as_ref())?,
+            part_bytes: self.size(raw.part_size.as_ref(), 64 << 20, 1 << 20..=1 << 40)?,
+            resume_within,
+        })
     }
 
     fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {
@@ -342,6 +372,20 @@ impl Reader<'_> {
             let hint = "write it like \"150ms\", \"3s\" or \"2h 30m\"".to_owned();
             self.fault(text.span(), format!("not a duration: {error}"), Some(hint))
         })
+    }
+
+    /// Bytes: a number with a unit, where 1kB is 1024 bytes, as PostgreSQL has it.
+    fn size(&self, text: Option<&Text>, default: u64, range: RangeInclusive<u64>) -> Result<u64, PlanError> {
+        let Some(text) = text else { return Ok(default) };
+        let bytes = parse_size(&self.expand(text)?).ok_or_else(|| {
+            let hint = "write it like \"512kB\", \"64MB\" or \"1GB\"".to_owned();
+            self.fault(text.span(), "not a size", Some(hint))
+        })?;
+        if range.contains(&bytes) {
+            return Ok(bytes);
+        }
+        let hint = format!("choose from {} to {}", spell_size(*range.start()), spell_size(*range.end()));
+        Err(self.fault(text.span(), "the size is out of range", Some(hint)))
     }
 
     pub(super) fn number<N>(&self, value: Option<&Spanned<N>>, default: N, range: RangeInclusive<N>) -> Result<N, PlanError>

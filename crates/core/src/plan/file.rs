@@ -89,6 +89,8 @@ pub(super) struct Pause {
 pub(super) struct Copy {
     pub(super) jobs: Option<Spanned<u32>>,
     pub(super) large_objects: Option<Text>,
+    pub(super) part_size: Option<Text>,
+    pub(super) resume_within: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

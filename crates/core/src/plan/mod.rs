@@ -76,8 +76,12 @@ pub struct Pause {
 /// The copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copy {
-    /// Tables copied at once.
+    /// Tables, or parts of tables, copied at once.
     pub jobs: u32,
+    /// A table larger than this is copied in parts. Unit: bytes.
+    pub part_bytes: u64,
+    /// How long the source keeps the snapshot of a copy that was broken off, so that it can be gone on with.
+    pub resume_within: Duration,
     /// What is done about large objects.
     pub large_objects: LargeObjects,
 }

@@ -32,6 +32,10 @@ fn the_documented_plan_works_as_it_stands() {
     let plan = parse(SMALLEST).unwrap();
     assert_eq!(plan.name, "orders");
     assert_eq!(plan.pause, Pause { budget: Duration::from_secs(3), attempts: 3, lag_bytes: 1 << 20 });
+    assert_eq!(
+        plan.copy,
+        Copy { jobs: 4, part_bytes: 64 << 20, resume_within: Duration::from_secs(600), large_objects: LargeObjects::Refuse }
+    );
     assert!(plan.switch.reverse);
     assert!(matches!(&plan.traffic[..], [Traffic::PgBouncer { database, .. }] if database == "orders"));
 }
@@ -51,6 +55,15 @@ fn what_is_accepted_has_a_name_and_a_reason() {
         assert_eq!((error.line, error.message.contains(message)), (line, true), "{error}");
         assert!(error.hint.is_some());
     }
+}
+
+#[test]
+fn sizes_and_durations_of_the_copy() {
+    let copy = |text: &str| parse(&format!("{SMALLEST}\n[copy]\n{text}")).unwrap().copy;
+    for (text, bytes) in [("1MB", 1 << 20), ("1024 kB", 1 << 20), ("3GB", 3 << 30), ("1048577B", (1 << 20) + 1)] {
+        assert_eq!(copy(&format!("part_size = \"{text}\"")).part_bytes, bytes, "{text}");
+    }
+    assert_eq!(copy("resume_within = \"0s\"").resume_within, Duration::ZERO);
 }
 
 #[test]
@@ -77,6 +90,10 @@ fn faults_have_a_place_and_a_hint() {
         (format!("{SMALLEST}\n[pause]\nbudget = \"soon\""), (18, 10), "not a duration", "150ms"),
         (format!("{SMALLEST}\n[pause]\nbudget = \"1h\""), (18, 10), "out of range", "time-outs"),
         (format!("{SMALLEST}\n[copy]\njobs = 0"), (18, 8), "0 is out of range", "from 1"),
+        (format!("{SMALLEST}\n[copy]\npart_size = \"64 parsecs\""), (18, 13), "not a size", "64MB"),
+        (format!("{SMALLEST}\n[copy]\npart_size = \"64\""), (18, 13), "not a size", "64MB"),
+        (format!("{SMALLEST}\n[copy]\npart_size = \"1023kB\""), (18, 13), "out of range", "from 1MB to 1TB"),
+        (format!("{SMALLEST}\n[copy]\nresume_within = \"25h\""), (18, 17), "out of range", "at most 24h"),
         (format!("{SMALLEST}\n[journal]\nurl = \"postgres://u:${{NOPE}}@h/d\""), (18, 7), "no variable `NOPE`", "export NOPE"),
     ];
     for (text, place, message, hint) in cases {

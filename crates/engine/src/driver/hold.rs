@@ -78,12 +78,14 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Sessions of a driver before us may still copy. A side that can't be reached now is met again by the step that needs it.
+    /// Sessions of a driver before us may still copy. Those that keep its snapshot stay, so that its copy can be gone on
+    /// with. A side that can't be reached now is met again by the step that needs it.
     async fn end_other_drivers(&mut self) {
         let prefix = self.cutover.names.application("");
+        let keep = [self.cutover.names.keeper()];
         for side in Side::BOTH {
             let ended = match self.sides.client(side).await {
-                Ok(client) => gate::end_other_drivers(client, &prefix, &[]).await,
+                Ok(client) => gate::end_other_drivers(client, &prefix, &keep).await,
                 Err(_) => continue,
             };
             match ended {
@@ -112,7 +114,7 @@ impl<'a> Driver<'a> {
 
     /// The session that holds the journal may have broken. It is taken again: an append is conditional, so if somebody
     /// else drove meanwhile, ours fails.
-    pub(super) async fn keep_hold(&mut self) -> EngineResult<()> {
+    pub(crate) async fn keep_hold(&mut self) -> EngineResult<()> {
         let until = Instant::now() + HOLD_LIMIT;
         while !self.hold.is_held().await {
             match self.cutover.journal.drive(&self.voice.actor).await {

@@ -17,8 +17,9 @@ use cutover_journal::Hold;
 use cutover_postgres::PgError;
 use tokio::{sync::watch, time::Instant};
 
+pub(crate) use self::verdict::transient;
 use self::{
-    verdict::{Kind, transient, verdict},
+    verdict::{Kind, verdict},
     waited::Waited,
 };
 use crate::{

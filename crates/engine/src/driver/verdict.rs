@@ -50,7 +50,7 @@ fn traffic_timed_out(error: &TrafficError) -> bool {
 }
 
 /// Whether it may well be gone when we try again.
-pub(super) fn transient(error: &EngineError) -> bool {
+pub(crate) fn transient(error: &EngineError) -> bool {
     matches!(error, EngineError::Database { source, .. } if retryable(source))
 }
 

@@ -2,6 +2,7 @@
 
 mod changed;
 mod compatibility;
+mod copy_rows;
 mod prepare;
 
 use std::time::Duration;

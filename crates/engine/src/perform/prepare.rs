@@ -1,10 +1,10 @@
-//! The long work before a switch: schema, rows, indexes, catching up, comparing; each tells how far it has come.
+//! The long work before a switch: schema, indexes, catching up, comparing; each tells how far it has come.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use cutover_core::{Command, Side, State, Stream, plan::Check};
+use cutover_core::{Side, State, Stream, plan::Check};
 use cutover_postgres::{
-    copy, follow, gate, index, schema,
+    follow, gate, index, schema,
     verify::{
         self,
         user_check::{self, Verdict},
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{Cutover, EngineError, EngineResult, Notice, Progress, driver::Driver, status};
 
 /// How often long work tells how far it has come.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Driver<'_> {
     pub(super) async fn isolate(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
@@ -36,41 +36,6 @@ impl Driver<'_> {
         schema::copy(&plan.source.url, target, &self.cutover.names, epoch, &self.cutover.tools)
             .await
             .map_err(EngineError::database("schema"))?;
-        Ok(())
-    }
-
-    pub(super) async fn copy_rows(&mut self, epoch: u64) -> EngineResult<()> {
-        let cutover = self.cutover;
-        let progress = Arc::new(copy::Progress::default());
-        let (told, mut snapshots) = tokio::sync::mpsc::channel(1);
-        let (go, proceed) = tokio::sync::oneshot::channel();
-        let job = copy::Job {
-            source: &cutover.plan.source.url,
-            target: &cutover.plan.target.url,
-            names: &cutover.names,
-            epoch,
-            jobs: cutover.plan.copy.jobs as usize,
-            part_bytes: copy::PART_BYTES,
-        };
-        let mut go = Some(go);
-        let work = copy::copy_rows(job, Arc::clone(&progress), async |snapshot| {
-            drop(told.send(snapshot).await);
-            drop(proceed.await);
-        });
-        let mut work = std::pin::pin!(work);
-        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
-        let report = loop {
-            tokio::select! {
-                done = &mut work => break done.map_err(EngineError::database("copy"))?,
-                Some(snapshot) = snapshots.recv() => {
-                    self.say(Command::SnapshotTaken(snapshot)).await?;
-                    if let Some(go) = go.take() { go.send(()).unwrap_or_default(); }
-                }
-                _ = tick.tick() => self.note(Notice::Progress(copy_progress(&progress))),
-            }
-        };
-        self.note(Notice::Progress(copy_progress(&progress)));
-        self.observed.facts = facts(&report);
         Ok(())
     }
 
@@ -201,19 +166,6 @@ pub(crate) fn judge(report: &verify::Report) -> EngineResult<()> {
     Ok(())
 }
 
-fn copy_progress(progress: &copy::Progress) -> Progress {
-    let now = progress.snapshot();
-    Progress {
-        what: "copying",
-        done: now.bytes,
-        total: now.bytes_total,
-        unit: "bytes",
-        per_second: now.bytes_per_second,
-        eta_seconds: now.eta_seconds,
-        detail: format!("{} rows, {} of {} tables", now.rows, now.tables_done, now.tables),
-    }
-}
-
 fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
     let now = progress.numbers();
     let per_second = now.rows_done as f64 / began.elapsed().as_secs_f64().max(0.001);
@@ -230,7 +182,7 @@ fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
 }
 
 /// A report's fields, for the journal.
-fn facts(report: &impl serde::Serialize) -> std::collections::BTreeMap<String, serde_json::Value> {
+pub(super) fn facts(report: &impl serde::Serialize) -> std::collections::BTreeMap<String, serde_json::Value> {
     match serde_json::to_value(report) {
         Ok(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
         _ => std::collections::BTreeMap::new(),

@@ -1,10 +1,20 @@
 //! The rows: one snapshot that fits the slot exactly, copied by several workers straight from source to target.
+//!
+//! The snapshot outlives us (`keeper`), and what is done is written down in the transaction that does it (`ledger`): a
+//! copy that was broken off goes on where it stood, if nothing has changed that it depends on (`resume`).
 
+mod keeper;
+mod ledger;
 mod progress;
 mod queue;
+mod resume;
 mod table;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use cutover_core::{Snapshot, Stream, plan::DatabaseUrl};
 use serde::Serialize;
@@ -14,8 +24,11 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 pub use self::progress::{Progress, ProgressSnapshot};
 pub(crate) use self::table::{column_list, parenthesised, pump};
 use self::{
-    queue::{Heap, Rule, Task},
-    table::{Shared, begin_in, leave},
+    keeper::{Kept, take_up},
+    ledger::{Entry, Record},
+    queue::{Heap, Numbered, Rule, Task},
+    resume::Earlier,
+    table::{Shared, leave},
 };
 use crate::{
     PgError, PgResult,
@@ -27,9 +40,6 @@ use crate::{
     schema::major,
     stream,
 };
-
-/// The usual size of a part: about a second's work, so that the end is even and what a part costs by itself is nothing.
-pub const PART_BYTES: u64 = 64 << 20;
 
 /// What is to be copied.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +54,11 @@ pub struct Job<'a> {
     pub epoch: u64,
     /// Tables, or parts of tables, copied at once.
     pub jobs: usize,
-    /// A table larger than this is copied in parts, by several workers at once. Unit: bytes; see [`PART_BYTES`].
+    /// A table larger than this is copied in parts, by several workers at once. Unit: bytes. The usual size is about
+    /// a second's work: then the end is even, and what a part costs by itself is nothing.
     pub part_bytes: u64,
+    /// How long the source keeps the snapshot after the last driver that copied; it holds back vacuum for so long.
+    pub resume_within: Duration,
 }
 
 /// What was copied.
@@ -57,65 +70,158 @@ pub struct Copied {
     pub rows: u64,
     /// Bytes as they were sent.
     pub bytes: u64,
-    /// How long it took.
+    /// How long it took, since it was begun or last gone on with.
     pub seconds: f64,
-    /// Rows a second.
+    /// Rows a second of that time.
     pub rows_per_s: f64,
 }
 
-/// Copies every row. Makes the slot anew, so an earlier copy that was broken off leaves nothing; tells the snapshot and
-/// waits for `told` before rows flow.
+/// Copies every row. Goes on with an earlier copy where everything fits, else makes the slot anew; tells the snapshot and
+/// waits for `told` before rows flow. What a person should know is in `progress`.
 ///
 /// # Errors
-/// The first failure of any worker; the others are ended.
+/// The first failure of any worker; the others are ended. What was done by then stays done, and the next call goes on.
 pub async fn copy_rows(job: Job<'_>, progress: Arc<Progress>, told: impl AsyncFnOnce(Snapshot)) -> PgResult<Copied> {
     let application = job.names.application("copy");
-    gate::guard(&mut connect(job.target, &Purpose::new(&application)).await?, job.epoch).await?;
+    let mut target = connect(job.target, &Purpose::new(&application)).await?;
+    gate::guard(&mut target, job.epoch).await?;
+    gate::let_pass(&target, "copy").await?;
     let mut origin = connect(job.source, &Purpose::new(&application)).await?;
-    stream::drop_slot(&mut origin, job.names, Stream::Forward, job.epoch).await?;
-    let exporter = connect(job.source, &Purpose { replication: true, ..patient(&application) }).await?;
-    let snapshot = export_snapshot(&exporter, job.names).await?;
-    let tables = tables_to_copy(&origin, job.names, &snapshot).await?;
-    progress.begin(tables.iter().map(|(table, _)| table));
-    told(snapshot.clone()).await;
-
-    let begun = Instant::now();
-    let count = tables.len() as u64;
-    let rule = Rule { major: major(&origin).await?, jobs: job.jobs, part_bytes: job.part_bytes };
-    let tasks = queue::plan(tables, &rule);
-    let shared = Arc::new(Shared {
-        source: job.source.clone(),
-        target: job.target.clone(),
-        application,
-        snapshot: snapshot.snapshot,
-        epoch: job.epoch,
-        progress: Arc::clone(&progress),
-    });
-    empty_split_tables(&shared, &tasks).await?;
-    let open = {
-        let shared = Arc::clone(&shared);
-        move || table::open(Arc::clone(&shared))
+    for side in [&target, &origin] {
+        // An earlier attempt's, that don't know yet that they were given up.
+        gate::end_other_drivers(side, &application, &[]).await?;
+    }
+    keeper::say_copying(&origin).await?;
+    let work = match resume::look(&job, &origin, &target).await? {
+        Earlier::Fits(record, tables) => Some(take_over(&job, &origin, &mut target, record, tables).await?),
+        Earlier::Unfit(why) => {
+            progress.note(format!("the earlier copy can't be gone on with: {why}. It begins anew"));
+            None
+        }
+        Earlier::None => None,
     };
-    share_out(job.jobs, tasks, open, move |worker, task| table::copy(Arc::clone(&shared), worker, task)).await?;
-    drop(exporter);
+    let work = match work {
+        Some(work) => work,
+        None => begin_anew(&job, &mut origin, &mut target).await?,
+    };
+    progress.begin(&work.entries);
+    let before = progress.snapshot();
+    if before.bytes > 0 {
+        progress.note(format!(
+            "goes on with the earlier copy: {} rows in {} parts are there",
+            before.rows,
+            progress.parts_done().unwrap_or(0)
+        ));
+    }
+    told(work.snapshot).await;
+    let begun = Instant::now();
+    if let Some(kept) = work.kept {
+        let shared = Shared {
+            source: job.source.clone(),
+            target: job.target.clone(),
+            application,
+            kept,
+            epoch: job.epoch,
+            progress: Arc::clone(&progress),
+        };
+        hand_out(&job, &mut origin, Arc::new(shared), &work.entries, work.left).await?;
+    }
+    ledger::finish(&mut target, job.epoch).await?;
+    end_keepers(&origin, job.names).await?;
     let seconds = begun.elapsed().as_secs_f64().max(1e-3);
     let done = progress.snapshot();
-    Ok(Copied { tables: count, rows: done.rows, bytes: done.bytes, seconds, rows_per_s: (done.rows as f64 / seconds).round() })
+    let rows_per_s = (done.rows.saturating_sub(before.rows) as f64 / seconds).round();
+    Ok(Copied { tables: done.tables, rows: done.rows, bytes: done.bytes, seconds, rows_per_s })
+}
+
+/// Ends the sessions that keep the snapshot of a copy.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub(crate) async fn end_keepers(origin: &Client, names: &Names) -> PgResult<()> {
+    gate::end_other_drivers(origin, &names.keeper(), &[]).await.map(drop)
+}
+
+/// What there is to do.
+struct Work {
+    snapshot: Snapshot,
+    /// The snapshot and who keeps it; none where no row is left to read.
+    kept: Option<Kept>,
+    /// All tasks as they are written down, and those that are left.
+    entries: Vec<Entry>,
+    left: Vec<Numbered>,
+}
+
+/// Goes on with an earlier copy. Its snapshot is kept by sessions of our own from here on, which stay as long as our
+/// plan says; the earlier ones end when that is written down.
+async fn take_over(job: &Job<'_>, origin: &Client, target: &mut Client, record: Record, tables: HashMap<u32, Table>) -> PgResult<Work> {
+    let left = queue::left(&record.entries, tables);
+    let lsn = record.lsn.parse().map_err(|error| PgError::Mismatch(format!("the copy's position: {error}")))?;
+    let mut snapshot = Snapshot { slot: record.slot, snapshot: record.snapshots.first().cloned().unwrap_or_default(), lsn };
+    let mut kept = None;
+    if !left.is_empty() {
+        let ours = Kept::new(job, &record.snapshots, Some(&record.visible)).await?;
+        let names = ours.names();
+        ledger::set_snapshots(target, job.epoch, &names).await?;
+        ours.end_others(origin, job).await?;
+        snapshot.snapshot = names.into_iter().next().unwrap_or_default();
+        kept = Some(ours);
+    }
+    Ok(Work { snapshot, kept, entries: record.entries, left })
+}
+
+/// A new slot, its snapshot, and the list of what there is to do.
+async fn begin_anew(job: &Job<'_>, origin: &mut Client, target: &mut Client) -> PgResult<Work> {
+    ledger::clear(target, job.epoch).await?;
+    stream::drop_slot(origin, job.names, Stream::Forward, job.epoch).await?;
+    let application = job.names.application("copy");
+    let exporter = connect(job.source, &Purpose { replication: true, ..patient(&application) }).await?;
+    let mut snapshot = export_snapshot(&exporter, job.names).await?;
+    let kept = Kept::new(job, std::slice::from_ref(&snapshot.snapshot), None).await?;
+    drop(exporter);
+    let names = kept.names();
+    snapshot.snapshot = names.first().cloned().unwrap_or_default();
+    let (tables, publication) = tables_to_copy(origin, job.names, &kept).await?;
+    let rule = Rule { major: major(origin).await?, jobs: job.jobs, part_bytes: job.part_bytes };
+    let left = queue::number(queue::plan(tables, &rule));
+    let record = Record {
+        slot: snapshot.slot.clone(),
+        lsn: snapshot.lsn.to_string(),
+        visible: kept.visible.clone(),
+        snapshots: names,
+        publication,
+        entries: left.iter().map(Entry::of).collect(),
+    };
+    ledger::write(target, job.epoch, &record).await?;
+    Ok(Work { snapshot, kept: Some(kept), entries: record.entries, left })
+}
+
+/// Has the workers do what is left, and looks after the snapshot meanwhile.
+async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, entries: &[Entry], left: Vec<Numbered>) -> PgResult<()> {
+    empty_split_tables(&shared, entries, &left).await?;
+    let (opened, worked) = (Arc::clone(&shared), Arc::clone(&shared));
+    let open = move || table::open(Arc::clone(&opened));
+    let work = share_out(job.jobs, left, open, move |worker, task| table::copy(Arc::clone(&worked), worker, task));
+    tokio::select! {
+        done = work => done,
+        error = shared.kept.look_after(job, origin, &shared) => Err(error),
+    }
 }
 
 /// Empties each table that is copied in parts, before the first part of any is handed out: no part may undo another.
-async fn empty_split_tables(shared: &Shared, tasks: &[Task]) -> PgResult<()> {
-    let first_parts = tasks.iter().filter_map(|task| match task {
-        Task::Part(part) if part.from == 0 => Some(&part.of.table),
-        _ => None,
-    });
+async fn empty_split_tables(shared: &Shared, entries: &[Entry], left: &[Numbered]) -> PgResult<()> {
+    let emptied: HashSet<i32> = entries.iter().filter(|entry| entry.emptied).map(|entry| entry.id).collect();
     let mut target = None;
-    for table in first_parts {
+    for numbered in left {
+        let Task::Part(part) = &numbered.task else { continue };
+        if part.from > 0 || emptied.contains(&numbered.id) {
+            continue;
+        }
         let target = match &mut target {
             Some(target) => target,
             none => none.insert(table::open_target(shared).await?),
         };
-        table::empty(shared, target, table).await?;
+        table::empty(shared, target, &part.of.table, numbered.id).await?;
     }
     Ok(())
 }
@@ -126,14 +232,15 @@ fn patient(application: &str) -> Purpose<'_> {
     Purpose { lock_timeout: Duration::ZERO, ..Purpose::unbounded(application) }
 }
 
-/// The tables that hold rows as the snapshot sees them. The slot may have waited long for its
+/// The tables that hold rows, and the publication, as the snapshot sees them. The slot may have waited long for its
 /// snapshot; what was made meanwhile and is not published would be copied, and then not followed.
-async fn tables_to_copy(origin: &Client, names: &Names, snapshot: &Snapshot) -> PgResult<Vec<(Table, Heap)>> {
+async fn tables_to_copy(origin: &Client, names: &Names, kept: &Kept) -> PgResult<(Vec<(Table, Heap)>, String)> {
     let doing = "listing the tables to copy";
-    begin_in(origin, &snapshot.snapshot, doing).await?;
+    take_up(origin, &kept.names(), Some(&kept.visible), doing).await?;
     let tables: Vec<Table> =
         catalogue::tables(origin).await?.into_iter().filter(|table| table.holds_rows() && table.persistence == "p").collect();
     let published = stream::published(origin, &names.publication(Stream::Forward)).await?.unwrap_or_default();
+    let publication = resume::publication(origin, names).await?;
     let mut heaps = heaps(origin).await?;
     leave(origin, doing).await?;
     let unpublished: Vec<String> = tables.iter().map(|table| table.name.quoted()).filter(|table| !published.contains(table)).collect();
@@ -144,7 +251,7 @@ async fn tables_to_copy(origin: &Client, names: &Names, snapshot: &Snapshot) -> 
         let heap = heaps.remove(&table.oid).unwrap_or_default();
         (table, heap)
     };
-    Ok(tables.into_iter().map(with_heap).collect())
+    Ok((tables.into_iter().map(with_heap).collect(), publication))
 }
 
 /// How the rows of each table lie. The size is that of now, which the planner's number of pages lags behind.

@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::queue::size;
-use crate::catalogue::Table;
+use super::ledger::{Entry, by_table};
 
 /// The rate is that of so long.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -23,7 +22,9 @@ pub struct Progress {
     rows: AtomicU64,
     bytes: AtomicU64,
     bytes_total: AtomicU64,
+    parts_done: AtomicU64,
     seen: Mutex<VecDeque<(Instant, u64)>>,
+    notes: Mutex<Vec<String>>,
 }
 
 /// One look at them.
@@ -46,9 +47,34 @@ pub struct ProgressSnapshot {
 }
 
 impl Progress {
-    pub(super) fn begin<'a>(&self, tables: impl Iterator<Item = &'a Table> + Clone) {
-        self.bytes_total.store(tables.clone().map(size).sum(), Relaxed);
-        self.tables.store(tables.count() as u64, Relaxed);
+    /// Begins to count, from what an earlier attempt has done. What that sent in vain counts no longer.
+    pub(super) fn begin(&self, entries: &[Entry]) {
+        let sum = |of: fn(&Entry) -> u64| entries.iter().map(of).sum::<u64>();
+        let tables = by_table(entries);
+        self.rows.store(sum(|entry| entry.rows), Relaxed);
+        self.bytes.store(sum(|entry| entry.bytes), Relaxed);
+        self.bytes_total.store(sum(|entry| if entry.done { entry.bytes } else { entry.expected }), Relaxed);
+        self.parts_done.store(sum(|entry| u64::from(entry.done)), Relaxed);
+        self.tables_done.store(tables.values().filter(|(all, done)| all == done).count() as u64, Relaxed);
+        self.tables.store(tables.len() as u64, Relaxed);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Something that a person should know.
+    pub(super) fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    /// What a person should know and was not told yet.
+    #[must_use]
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether there ever was a snapshot to copy from; and how many tables and parts of tables are done.
+    #[must_use]
+    pub fn parts_done(&self) -> Option<u64> {
+        (self.tables.load(Relaxed) > 0).then(|| self.parts_done.load(Relaxed))
     }
 
     pub(super) fn add_bytes(&self, bytes: u64) {
@@ -58,6 +84,19 @@ impl Progress {
     /// What is expected in all becomes truer with each part: what was expected of it makes way for what was sent.
     pub(super) fn finish_part(&self, expected: u64, rows: u64, bytes: u64) {
         self.rows.fetch_add(rows, Relaxed);
+        self.parts_done.fetch_add(1, Relaxed);
+        self.bytes_total.fetch_add(bytes, Relaxed);
+        self.bytes_total.fetch_sub(expected, Relaxed);
+    }
+
+    /// A part is done without our having sent it.
+    pub(super) fn find_done(&self, expected: u64, rows: u64, bytes: u64) {
+        self.add_bytes(bytes);
+        self.finish_part(expected, rows, bytes);
+    }
+
+    /// A part is not done, and what was sent for it was sent in vain.
+    pub(super) fn skip_part(&self, expected: u64, bytes: u64) {
         self.bytes_total.fetch_add(bytes, Relaxed);
         self.bytes_total.fetch_sub(expected, Relaxed);
     }
@@ -67,9 +106,9 @@ impl Progress {
     }
 
     /// A table's parts did not fit together: their rows count no longer, and all of it is to be sent once more.
-    pub(super) fn begin_again(&self, table: &Table, rows: u64) {
+    pub(super) fn begin_again(&self, expected: u64, rows: u64) {
         self.rows.fetch_sub(rows, Relaxed);
-        self.bytes_total.fetch_add(size(table), Relaxed);
+        self.bytes_total.fetch_add(expected, Relaxed);
     }
 
     /// Looks. The rate is that since the looks of the last seconds.

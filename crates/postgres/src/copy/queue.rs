@@ -1,10 +1,14 @@
 //! What the workers are handed: whole tables, and page ranges of the large ones, in an order that ends evenly. Pure.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release},
+    },
 };
 
+use super::ledger::Entry;
 use crate::catalogue::Table;
 
 /// The first version whose server reads a range of pages without reading the whole table.
@@ -28,6 +32,13 @@ pub(super) struct Heap {
     pub(super) pages: u64,
     /// Whether its rows lie in numbered pages at all: another access method may number them as it likes.
     pub(super) paged: bool,
+}
+
+/// A task under the number by which it is written down.
+#[derive(Debug)]
+pub(super) struct Numbered {
+    pub(super) id: i32,
+    pub(super) task: Task,
 }
 
 /// A unit of work.
@@ -79,6 +90,15 @@ impl Split {
         Self { table, left: AtomicUsize::new(parts), rows: AtomicU64::new(0), moved: AtomicBool::new(false) }
     }
 
+    /// A table of which some parts are done.
+    fn resumed(mut table: Table, entries: &[Entry]) -> Self {
+        let parts = || entries.iter().filter(|entry| entry.source_oid == table.oid);
+        let left = parts().filter(|entry| !entry.done).count();
+        let (rows, bytes) = (parts().map(|entry| entry.rows).sum(), parts().map(|entry| entry.expected).sum::<u64>());
+        table.bytes = bytes.cast_signed();
+        Self { rows: AtomicU64::new(rows), ..Self::new(table, left) }
+    }
+
     /// Says that its rows were moved to other pages, so that its parts do not fit together.
     pub(super) fn set_moved(&self) {
         self.moved.store(true, Release);
@@ -114,6 +134,36 @@ pub(super) fn plan(tables: Vec<(Table, Heap)>, rule: &Rule) -> Vec<Task> {
         one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)).then(other.2.cmp(&one.2))
     });
     tasks
+}
+
+/// Numbers the work, in its order.
+pub(super) fn number(tasks: Vec<Task>) -> Vec<Numbered> {
+    (0..).zip(tasks).map(|(id, task)| Numbered { id, task }).collect()
+}
+
+/// What is left of work that was written down. `tables` holds each table of it, by its OID.
+pub(super) fn left(entries: &[Entry], mut tables: HashMap<u32, Table>) -> Vec<Numbered> {
+    let mut splits: HashMap<u32, Arc<Split>> = HashMap::new();
+    let mut left = Vec::new();
+    for entry in entries.iter().filter(|entry| !entry.done) {
+        let task = match entry.pages {
+            None => {
+                let Some(mut table) = tables.remove(&entry.source_oid) else { continue };
+                table.bytes = entry.expected.cast_signed();
+                Task::Whole(table)
+            }
+            Some((from, below)) => {
+                if let Some(table) = tables.remove(&entry.source_oid) {
+                    splits.insert(entry.source_oid, Arc::new(Split::resumed(table, entries)));
+                }
+                let Some(of) = splits.get(&entry.source_oid).cloned() else { continue };
+                // The order is that of the numbers.
+                Task::Part(Part { of, from, below, bytes: entry.expected, share: 0.0 })
+            }
+        };
+        left.push(Numbered { id: entry.id, task });
+    }
+    left
 }
 
 /// By what tasks are sorted: the group, the share of its table that comes before it, and the table's size, descending.
@@ -253,6 +303,25 @@ mod tests {
         ];
         let order = ["odd", "four:0-10", "two:0-10", "four:10-20", "four:20-30", "two:10-", "four:30-", "small", "tiny"];
         assert_eq!(spelled(tables, &RULE), order);
+    }
+
+    /// What was written down comes back as it was handed out, but what is done.
+    #[test]
+    fn what_is_left_is_what_was_planned_without_what_is_done() {
+        let tables = || [table("large", 5000), Table { oid: 2, ..table("small", 10) }, Table { oid: 3, ..table("tiny", 1) }];
+        let numbered = number(plan(tables().into_iter().zip([heap(50), heap(1), heap(1)]).collect(), &RULE));
+        let mut entries: Vec<Entry> = numbered.iter().map(Entry::of).collect();
+        for done in [1, 3, 5] {
+            entries[done] = Entry { done: true, rows: 7, ..entries[done].clone() };
+        }
+        let left = left(&entries, tables().into_iter().map(|table| (table.oid, table)).collect());
+        let again: Vec<Entry> = left.iter().map(Entry::of).collect();
+        let expected: Vec<Entry> = entries.iter().filter(|entry| !entry.done).cloned().collect();
+        assert_eq!(again, expected);
+        let parts: Vec<&Part> = left.iter().filter_map(|it| if let Task::Part(part) = &it.task { Some(part) } else { None }).collect();
+        assert_eq!((parts.len(), parts[0].of.rows(), size(&parts[0].of.table)), (3, 14, 5000), "they know of the others");
+        let last: Vec<bool> = parts.iter().map(|part| part.of.end_part()).collect();
+        assert_eq!(last, [false, false, true]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One table or one part of it, from source to target.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use cutover_core::plan::DatabaseUrl;
@@ -8,16 +8,18 @@ use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::{Client, CopyInSink, CopyOutStream, Transaction};
 
 use super::{
+    keeper::{Kept, take_up},
+    ledger::{self, Claim},
     patient,
     progress::Progress,
-    queue::{Part, Split, Task, size},
+    queue::{Numbered, Part, Split, Task, size},
 };
 use crate::{
     PgError, PgResult,
     catalogue::{Column, Table},
     connect::{Purpose, connect},
     gate,
-    names::{ident, literal},
+    names::ident,
 };
 
 /// What all workers of a copy have in common.
@@ -25,7 +27,7 @@ pub(super) struct Shared {
     pub(super) source: DatabaseUrl,
     pub(super) target: DatabaseUrl,
     pub(super) application: String,
-    pub(super) snapshot: String,
+    pub(super) kept: Kept,
     pub(super) epoch: u64,
     pub(super) progress: Arc<Progress>,
 }
@@ -49,34 +51,54 @@ pub(super) async fn open_target(shared: &Shared) -> PgResult<Client> {
     Ok(target)
 }
 
-/// Empties a table in a transaction of its own. The commit is sent only when the server has answered: a session that is
-/// given up while it waits for its lock must not empty what a later copy has filled.
-pub(super) async fn empty(shared: &Shared, target: &mut Client, table: &Table) -> PgResult<()> {
+/// Empties a table for all its parts, in a transaction of its own that notes it at the first of them. The commit is sent
+/// only when the server has answered: a session that is given up while it waits for its lock must not empty what a later
+/// copy has filled.
+pub(super) async fn empty(shared: &Shared, target: &mut Client, table: &Table, first: i32) -> PgResult<()> {
     let doing = copying(table);
+    let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(target, shared.epoch).await?;
-    truncate(&transaction, table).await.map_err(|error| PgError::sql(&doing, error))?;
+    if matches!(ledger::claim(&transaction, first).await.map_err(failed)?, Claim::Done { .. }) {
+        return transaction.rollback().await.map_err(failed);
+    }
+    truncate(&transaction, table).await.map_err(failed)?;
+    ledger::mark_emptied(&transaction, first).await.map_err(failed)?;
     gate::commit(transaction, &doing).await
 }
 
 /// Copies what a task says.
-pub(super) async fn copy(shared: Arc<Shared>, mut worker: Worker, task: Task) -> PgResult<Worker> {
-    match task {
-        Task::Whole(table) => copy_whole(&shared, &mut worker, &table).await?,
-        Task::Part(part) => copy_part(&shared, &mut worker, &part).await?,
+pub(super) async fn copy(shared: Arc<Shared>, mut worker: Worker, numbered: Numbered) -> PgResult<Worker> {
+    match &numbered.task {
+        Task::Whole(table) => copy_whole(&shared, &mut worker, table, numbered.id, None).await?,
+        Task::Part(part) => copy_part(&shared, &mut worker, part, numbered.id).await?,
     }
     Ok(worker)
 }
 
-/// One table, in one transaction at the target: it holds all of the snapshot's rows, or what it held before.
-async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table) -> PgResult<()> {
+/// One table, in one transaction at the target: it holds all of the snapshot's rows, or what it held before. `parts` says
+/// that it was split and its parts did not fit together: then they are all done with it.
+async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, parts: Option<&Split>) -> PgResult<()> {
     let doing = copying(table);
-    let seen = begin_reading(shared, &worker.source, table).await?;
+    let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(&mut worker.target, shared.epoch).await?;
+    if parts.is_some() {
+        ledger::claim_table(&transaction, table.oid).await.map_err(failed)?;
+    } else if let Claim::Done { rows, bytes } = ledger::claim(&transaction, id).await.map_err(failed)? {
+        shared.progress.find_done(size(table), rows, bytes);
+        shared.progress.finish_table();
+        return transaction.rollback().await.map_err(failed);
+    }
+    let seen = begin_reading(shared, &worker.source, table).await?;
     // Nobody reads the table yet, and it is emptied in this transaction: FREEZE spares it a later rewrite.
-    truncate(&transaction, table).await.map_err(|error| PgError::sql(&doing, error))?;
+    truncate(&transaction, table).await.map_err(failed)?;
     let freeze = !table.partition;
     let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &Rows { condition: None, freeze }).await?;
     end_reading(&worker.source, table, seen.as_ref()).await?;
+    if parts.is_some() {
+        ledger::mark_all(&transaction, table.oid, id, rows, bytes).await.map_err(failed)?;
+    } else {
+        ledger::mark(&transaction, id, rows, bytes).await.map_err(failed)?;
+    }
     gate::commit(transaction, &doing).await?;
     shared.progress.finish_part(size(table), rows, bytes);
     shared.progress.finish_table();
@@ -84,41 +106,50 @@ async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table) -> PgRe
 }
 
 /// One part, in one transaction at the target. Parts fit together only if all are read from the same pages: if the rows
-/// were moved to others meanwhile, or TRUNCATE came between, whoever ends the last part copies the table as a whole.
-async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part) -> PgResult<()> {
+/// were moved to others meanwhile, or TRUNCATE came between, whoever ends the last part copies the table as a whole. Such
+/// a part is not done until then, so that a copy that is broken off finds out again.
+async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<()> {
     let split = &part.of;
     if split.is_moved() {
-        shared.progress.finish_part(part.bytes, 0, 0);
+        shared.progress.skip_part(part.bytes, 0);
     } else {
-        read_part(shared, worker, part).await?;
+        read_part(shared, worker, part, id).await?;
     }
     if !split.end_part() {
         return Ok(());
     }
     if split.is_moved() {
         tracing::info!(table = %split.table.name, "was written anew while its parts were copied; it is copied as a whole");
-        shared.progress.begin_again(&split.table, split.rows());
-        return copy_whole(shared, worker, &split.table).await;
+        shared.progress.begin_again(size(&split.table), split.rows());
+        return copy_whole(shared, worker, &split.table, id, Some(split)).await;
     }
     shared.progress.finish_table();
     Ok(())
 }
 
-async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part) -> PgResult<()> {
+async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<()> {
     let split: &Split = &part.of;
     let table = &split.table;
-    let seen = begin_reading(shared, &worker.source, table).await?;
+    let doing = copying(table);
+    let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(&mut worker.target, shared.epoch).await?;
+    if let Claim::Done { rows, bytes } = ledger::claim(&transaction, id).await.map_err(failed)? {
+        split.add_rows(rows);
+        shared.progress.find_done(part.bytes, rows, bytes);
+        return transaction.rollback().await.map_err(failed);
+    }
+    let seen = begin_reading(shared, &worker.source, table).await?;
     let rows = Rows { condition: Some(part.condition()), freeze: false };
     let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &rows).await?;
     if end_reading(&worker.source, table, seen.as_ref()).await? == Pages::Same {
-        gate::commit(transaction, &copying(table)).await?;
+        ledger::mark(&transaction, id, rows, bytes).await.map_err(failed)?;
+        gate::commit(transaction, &doing).await?;
         split.add_rows(rows);
         shared.progress.finish_part(part.bytes, rows, bytes);
     } else {
-        transaction.rollback().await.map_err(|error| PgError::sql(copying(table), error))?;
+        transaction.rollback().await.map_err(failed)?;
         split.set_moved();
-        shared.progress.finish_part(part.bytes, 0, bytes);
+        shared.progress.skip_part(part.bytes, bytes);
     }
     Ok(())
 }
@@ -165,23 +196,14 @@ async fn truncate(target: &Transaction<'_>, table: &Table) -> Result<(), tokio_p
     target.batch_execute(&format!("SET LOCAL lock_timeout = 0; TRUNCATE ONLY {}", table.name.quoted())).await
 }
 
-/// Begins to read what the snapshot sees. Row-level security that would hide rows from us is an error.
-pub(super) async fn begin_in(source: &Client, snapshot: &str, doing: &str) -> PgResult<()> {
-    let sql = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
-        literal(snapshot)
-    );
-    source.batch_execute(&sql).await.map_err(|error| PgError::sql(format!("{doing}: taking up the snapshot"), error))
-}
-
-/// Ends what [`begin_in`] began.
+/// Ends what [`take_up`] began.
 pub(super) async fn leave(source: &Client, doing: &str) -> PgResult<()> {
     source.batch_execute("COMMIT").await.map_err(|error| PgError::sql(format!("{doing}: leaving the snapshot"), error))
 }
 
 /// Takes up the snapshot, and says how it sees the table.
 async fn begin_reading(shared: &Shared, source: &Client, table: &Table) -> PgResult<Option<Definition>> {
-    begin_in(source, &shared.snapshot, &copying(table)).await?;
+    take_up(source, &shared.kept.names(), Some(&shared.kept.visible), &copying(table)).await?;
     Definition::read(source, table).await
 }
 
@@ -216,14 +238,26 @@ struct Definition {
     columns: String,
 }
 
+/// The access method, and the version of each column's definition.
+const COLUMNS: &str = "c.relam || ' ' || COALESCE((SELECT pg_catalog.string_agg(a.attnum || '/' || a.xmin::text, ' ' ORDER BY a.attnum) \
+     FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), '')";
+
 impl Definition {
     async fn read(source: &Client, table: &Table) -> PgResult<Option<Self>> {
-        let sql = "SELECT c.relfilenode, c.relam || ' ' || COALESCE((SELECT pg_catalog.string_agg(a.attnum || '/' || a.xmin::text, ' ' ORDER BY a.attnum) \
-             FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), '') FROM pg_catalog.pg_class c WHERE c.oid = $1";
-        let row = source.query_opt(sql, &[&table.oid]).await;
+        let sql = format!("SELECT c.relfilenode, {COLUMNS} FROM pg_catalog.pg_class c WHERE c.oid = $1");
+        let row = source.query_opt(&sql, &[&table.oid]).await;
         let row = row.map_err(|error| PgError::sql(format!("{}: reading its definition", copying(table)), error))?;
         Ok(row.map(|row| Self { file: row.get(0), columns: row.get(1) }))
     }
+}
+
+/// The names and columns of tables, as this session sees them, so that two looks at them can be compared.
+pub(super) async fn definitions(source: &Client, oids: &[u32]) -> PgResult<HashMap<u32, String>> {
+    let sql = format!(
+        "SELECT c.oid, pg_catalog.concat_ws(' ', c.relnamespace, c.relname, {COLUMNS}) FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)"
+    );
+    let rows = source.query(&sql, &[&oids]).await.map_err(|error| PgError::sql("reading the tables' definitions", error))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 pub(crate) fn column_list(table: &Table) -> String {

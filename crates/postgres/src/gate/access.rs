@@ -117,15 +117,14 @@ pub async fn let_role_pass(client: &mut Client, epoch: u64, role: &str, purpose:
     commit(transaction, doing).await
 }
 
-/// Ends the sessions of drivers before us, which might still be copying. Theirs are all those with the plan's
-/// `application_name`s but the ones in `keep`.
+/// Ends the sessions of drivers before us, which might still be copying. Theirs are all those whose `application_name`
+/// begins so, but those whose `application_name` is in `keep`.
 ///
 /// # Errors
 /// [`PgError::Sql`].
-pub async fn end_other_drivers(client: &Client, application_prefix: &str, keep: &[i32]) -> PgResult<u64> {
+pub async fn end_other_drivers(client: &Client, application_prefix: &str, keep: &[String]) -> PgResult<u64> {
     let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
          WHERE pg_catalog.starts_with(application_name, $1) AND datname = pg_catalog.current_database() \
-           AND pid <> pg_catalog.pg_backend_pid() AND pid <> ALL ($2::int4[])";
-    let keep = keep.to_vec();
+           AND pid <> pg_catalog.pg_backend_pid() AND application_name <> ALL ($2)";
     client.execute(sql, &[&application_prefix, &keep]).await.map_err(|error| PgError::sql("ending an earlier driver's sessions", error))
 }

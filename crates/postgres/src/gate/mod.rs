@@ -33,6 +33,12 @@ const CLOSE_LOCK_TIMEOUT: Duration = Duration::from_millis(150);
 /// The advisory locks' class, as in `gate.sql`.
 const LOCK_CLASS: i32 = 1_129_665_584;
 
+/// The advisory lock that whoever copies holds at the source, shared, as the arguments of the server's functions. Those
+/// who keep the snapshot of the copy stay for as long as somebody holds it.
+pub(crate) fn copy_lock() -> String {
+    format!("{LOCK_CLASS}, 1001")
+}
+
 /// What a gate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GateState {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, error::SqlState};
 
 use super::{POLL, end, sql_create_slot, sql_drop_slot, wait};
-use crate::{PgError, PgResult, gate, names::Names};
+use crate::{PgError, PgResult, copy, gate, names::Names};
 
 /// Makes the slot of a stream at the origin's present position. One that exists and is healthy is kept.
 ///
@@ -53,7 +53,8 @@ async fn writing(origin: &Client) -> PgResult<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Drops the slot of a stream, and whoever still reads it.
+/// Drops the slot of a stream, and whoever still reads it. A snapshot that was kept for a copy fits the forward slot and
+/// nothing else: those who keep it are ended too.
 ///
 /// # Errors
 /// The server's answer.
@@ -68,7 +69,8 @@ pub async fn drop_slot(origin: &mut Client, names: &Names, stream: Stream, epoch
         let readers = transaction.query(sql, &[&slot]).await.map_err(|error| PgError::sql(doing, error))?;
         if readers.is_empty() {
             transaction.batch_execute(&sql_drop_slot(names, stream)).await.map_err(|error| PgError::sql(doing, error))?;
-            return gate::commit(transaction, doing).await;
+            gate::commit(transaction, doing).await?;
+            return if stream == Stream::Forward { copy::end_keepers(origin, names).await } else { Ok(()) };
         }
         gate::commit(transaction, doing).await?;
         end(origin, &readers.iter().map(|row| row.get(0)).collect::<Vec<_>>(), doing).await?;

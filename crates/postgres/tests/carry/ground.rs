@@ -156,7 +156,8 @@ impl Pair {
             names: &self.names,
             epoch: EPOCH,
             jobs: 3,
-            part_bytes: copy::PART_BYTES,
+            part_bytes: 64 << 20,
+            resume_within: LIMIT,
         }
     }
 

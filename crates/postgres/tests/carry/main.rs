@@ -10,5 +10,6 @@ mod copying;
 mod definitions;
 mod ground;
 mod moving;
+mod resuming;
 mod splitting;
 mod streaming;

@@ -76,7 +76,9 @@ async fn a_large_table_is_copied_in_many_parts_and_small_ones_as_a_whole() {
     assert_eq!(pair.one::<i64>(Target, TRANSACTIONS).await, parts);
     assert_eq!(pair.one::<i64>(Target, "SELECT count(DISTINCT xmin::text) FROM small").await, 1);
     pair.assert_equal().await;
-    // With one worker, parts gain nothing.
+    // With one worker, parts gain nothing. Without its slot the copy begins anew.
+    pair.drop_streams().await;
+    pair.publish(Stream::Forward).await;
     copy_rows(Job { jobs: 1, ..in_parts(&pair) }, Arc::default(), async |_: Snapshot| {}).await.unwrap();
     assert_eq!(pair.one::<i64>(Target, TRANSACTIONS).await, 1);
     pair.assert_equal().await;
@@ -260,7 +262,7 @@ pub(crate) async fn begun(pair: &Arc<Pair>, standing: i64) -> (Copying, Arc<Prog
 }
 
 /// A copy of which the part in the middle alone is not done.
-async fn all_but_one(pair: &Arc<Pair>) -> (Client, Copying) {
+pub(crate) async fn all_but_one(pair: &Arc<Pair>) -> (Client, Copying) {
     let holder = stand_at(pair, "id = 5000").await;
     let (copying, progress) = begun(pair, 1).await;
     // A part holds some two hundred rows.
