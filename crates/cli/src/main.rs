@@ -49,7 +49,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Retire(args) => commands::drive::retire(global, &args).await,
         Verb::Audit(args) => commands::audit::run(global, &args).await,
         Verb::Report => commands::report::run(global).await,
-        Verb::Demo(args) => commands::demo::run(global, &args).await,
+        Verb::Demo(args) => Box::pin(commands::demo::run(global, &args)).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "cutover", &mut std::io::stdout());
             Ok(())

@@ -8,7 +8,6 @@ use cutover_core::{
 };
 use cutover_journal::{Entry, Journal, PostgresJournal, Tampered, Verified, open_postgres, open_sqlite};
 use cutover_postgres::{
-    PgError,
     catalogue::QualifiedName,
     connect::{Purpose, connect, tls_config},
     coverage::{Coverage, LeftOut, left_out},
@@ -393,11 +392,5 @@ impl Driver<'_> {
     /// Finishes or undoes a switch that was begun; a preparation is not gone on with.
     async fn run_unless_preparing(&mut self) -> EngineResult<()> {
         if matches!(self.state()?.phase, Phase::Preparing { .. }) { Ok(()) } else { self.run().await }
-    }
-}
-
-impl From<PgError> for EngineError {
-    fn from(error: PgError) -> Self {
-        Self::database("database")(error)
     }
 }

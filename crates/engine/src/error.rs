@@ -197,6 +197,12 @@ fn blocking(findings: &[Finding]) -> usize {
     findings.iter().filter(|finding| finding.blocks()).count()
 }
 
+impl From<PgError> for EngineError {
+    fn from(error: PgError) -> Self {
+        Self::database("database")(error)
+    }
+}
+
 /// Each in full: what a person needs to see is what both sides answered.
 fn not_passed(reports: &[user_check::Report]) -> String {
     let each: Vec<String> = reports.iter().map(|report| report.to_string().replace('\n', "\n  ")).collect();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Database, Hooks, Plan, PlanError, Traffic, check::Reader, file::Text};
+use super::{Database, Hooks, Pattern, Plan, PlanError, Traffic, check::Reader, file::Text};
 
 /// How a rehearsal is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +77,14 @@ impl Plan {
     /// or an adapter of this plan.
     #[must_use]
     pub fn rehearsed(&self, name: &str, source: Database, target: Database, traffic: Vec<Traffic>) -> Self {
+        let mut tables = self.tables.clone();
+        if let Some(include) = &mut tables.filter.include {
+            // The clones hold writes of ours, which are followed like the user's.
+            include.extend(Pattern::parse("cutover_rehearsal.*"));
+        }
         Self {
             name: name.to_owned(),
+            tables,
             source,
             target,
             journal: None,

@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((change.relation.schema.as_str(), change.relation.name.as_str()), ("public", "t"));
         assert!(change.relation.columns[0].key && !change.relation.columns[1].key);
         let Some(Message::Truncate(emptied)) = decoder.read(b"T\0\0\0\x01\0\0\0\0\x07") else { panic!() };
-        assert_eq!(emptied, [change.relation.clone()]);
+        assert_eq!(emptied, std::slice::from_ref(&change.relation));
         assert_eq!(change.old, Some(vec![Field::Text("5".to_owned()), Field::Null]));
         assert_eq!(change.new, Some(vec![Field::Text("6".to_owned()), Field::Unchanged]));
     }

@@ -176,8 +176,8 @@ REVOKE ALL ON FUNCTION cutover.move_gate(bigint, boolean) FROM PUBLIC;
 DO $$
 BEGIN
     IF pg_catalog.to_regprocedure('cutover.covers(name, name)') IS NULL THEN
-        CREATE FUNCTION cutover.covers(p_schema name, p_relation name) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
-        CREATE FUNCTION cutover.defines(p_schema name, p_relation name) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+        CREATE FUNCTION cutover.covers(p_schema name, p_relation name) RETURNS boolean LANGUAGE sql IMMUTABLE AS $all$ SELECT true $all$;
+        CREATE FUNCTION cutover.defines(p_schema name, p_relation name) RETURNS boolean LANGUAGE sql IMMUTABLE AS $all$ SELECT true $all$;
     END IF;
 END
 $$;

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cutover_postgres::clone::{Leftover, leftovers, remove};
 
-use super::stage::{failed, named};
+use super::stage::{Named, failed, named};
 use crate::{
     args::{Global, Output, Rehearse},
     output::{Failure, print_json, to_stdout},
@@ -12,7 +12,7 @@ use crate::{
 
 /// Removes every clone whose marker says that it is one and that nobody uses. All others are named and stay.
 pub(super) async fn run(global: &Global, args: &Rehearse) -> Result<(), Failure> {
-    let Some((servers, _)) = named(&args.servers, &args.peers)? else {
+    let Some(Named { servers, .. }) = named(&args.servers, &args.peers)? else {
         return Err(Failure::usage("--clean needs to know where").with_hint("add --server URL twice"));
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

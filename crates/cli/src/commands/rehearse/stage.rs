@@ -38,10 +38,13 @@ enum Servers {
         clusters: Box<[Cluster; 2]>,
         password: String,
     },
-    Named {
-        servers: [DatabaseUrl; 2],
-        peers: [Option<DatabaseUrl>; 2],
-    },
+    Named(Box<Named>),
+}
+
+/// Servers that the user named.
+pub(super) struct Named {
+    pub(super) servers: [DatabaseUrl; 2],
+    peers: [Option<DatabaseUrl>; 2],
 }
 
 /// The stage of one rehearsal, with what must live as long as it does.
@@ -56,7 +59,7 @@ impl Ground {
     pub(super) async fn prepare(plan: &Plan, folder: &Path, args: &Rehearse) -> Result<Self, Failure> {
         let schema = schema_file(plan, folder, args)?;
         let named = named(&args.servers, &args.peers)?;
-        if let Some((servers, _)) = &named {
+        if let Some(Named { servers, .. }) = &named {
             refuse_plans_own(plan, servers)?;
         }
         let ask_source = schema.is_none() || named.is_some();
@@ -73,7 +76,7 @@ impl Ground {
         }
         let [source, target] = [source, target].map(|asked| asked.and_then(Result::ok));
         let servers = match named {
-            Some((servers, peers)) => Servers::Named { servers, peers },
+            Some(named) => Servers::Named(Box::new(named)),
             None => {
                 let major = |typed: Option<u32>, asked: &Option<Identity>| typed.or(asked.as_ref().map(|asked| asked.major));
                 start(major(args.pg_source, &source), major(args.pg_target, &target)).await?
@@ -97,14 +100,15 @@ impl Ground {
     pub(super) fn password(&self) -> Option<&str> {
         match &self.servers {
             Servers::Throwaway { password, .. } => Some(password),
-            Servers::Named { .. } => None,
+            Servers::Named(_) => None,
         }
     }
 
     /// The stage for one rehearsal: throwaway servers get a `PgBouncer` in front where there is one on this machine.
     pub(super) async fn stage(&self, marker: &Marker) -> Result<Held, Failure> {
         let (clusters, password) = match &self.servers {
-            Servers::Named { servers, peers } => {
+            Servers::Named(named) => {
+                let Named { servers, peers } = &**named;
                 let stage = rehearse::Stage { servers: servers.clone(), peers: peers.clone(), traffic: Vec::new(), entrance: None };
                 return Ok(Held { stage, _bouncer: None });
             }
@@ -156,14 +160,14 @@ async fn start(source: Option<u32>, target: Option<u32>) -> Result<Servers, Fail
 }
 
 /// The servers that were named, and how they reach one another.
-pub(super) fn named(servers: &[String], peers: &[String]) -> Result<Option<([DatabaseUrl; 2], [Option<DatabaseUrl>; 2])>, Failure> {
+pub(super) fn named(servers: &[String], peers: &[String]) -> Result<Option<Named>, Failure> {
     let parse = |texts: &[String]| texts.iter().map(|text| url(text)).collect::<Result<Vec<_>, _>>();
     let (servers, peers) = (parse(servers)?, parse(peers)?);
     match (&servers[..], &peers[..]) {
         ([], []) => Ok(None),
-        ([source, target], []) => Ok(Some(([source.clone(), target.clone()], [None, None]))),
+        ([source, target], []) => Ok(Some(Named { servers: [source.clone(), target.clone()], peers: [None, None] })),
         ([source, target], [to_source, to_target]) => {
-            Ok(Some(([source.clone(), target.clone()], [Some(to_source.clone()), Some(to_target.clone())])))
+            Ok(Some(Named { servers: [source.clone(), target.clone()], peers: [Some(to_source.clone()), Some(to_target.clone())] }))
         }
         _ => Err(Failure::usage("--server and --peer name two servers each").with_hint(
             "a cutover needs two: --server for the source's clone, then --server for the target's; --peer in the same order, or not at all",

@@ -8,7 +8,6 @@ use super::{
     super::{context::Examined, finding::Inconclusive},
     object::Object,
 };
-use crate::catalogue::USER_RELATION;
 
 /// An object's schema is the user's: a condition on `pg_namespace n`.
 const USER_SCHEMA: &str = "n.nspname <> ALL (ARRAY['pg_catalog', 'information_schema', 'pg_toast', 'cutover']::name[]) \
@@ -124,16 +123,18 @@ fn object(row: &Row) -> Object {
 }
 
 async fn relations(side: &Examined<'_>) -> Result<BTreeMap<Object, Relation>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, c.relkind::text, c.relrowsecurity \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND {USER_RELATION}"
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't' AND {covered}"
     );
     let rows = side.query("listing relations", &sql, &[]).await?;
     Ok(rows.iter().map(|row| (object(row), Relation { kind: row.get(2), row_security: row.get(3), ..Relation::default() })).collect())
 }
 
 async fn columns(side: &Examined<'_>, relations: &mut BTreeMap<Object, Relation>) -> Result<(), Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, a.attname::text, \
              pg_catalog.row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), pg_catalog.format_type(a.atttypid, a.atttypmod), \
@@ -143,7 +144,7 @@ async fn columns(side: &Examined<'_>, relations: &mut BTreeMap<Object, Relation>
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
          LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
          WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' \
-           AND NOT c.relispartition AND {USER_RELATION} ORDER BY 1, 2, 4"
+           AND NOT c.relispartition AND {covered} ORDER BY 1, 2, 4"
     );
     for row in side.query("listing columns", &sql, &[]).await? {
         let Some(relation) = relations.get_mut(&object(&row)) else { continue };
@@ -162,15 +163,16 @@ async fn columns(side: &Examined<'_>, relations: &mut BTreeMap<Object, Relation>
 }
 
 async fn constraints(side: &Examined<'_>, relations: &mut BTreeMap<Object, Relation>) -> Result<(), Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "SELECT n.nspname::text, c.relname::text, k.conname::text, k.contype::text, pg_catalog.pg_get_constraintdef(k.oid) \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND NOT c.relispartition AND {USER_RELATION} \
+         WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND NOT c.relispartition AND {covered} \
          UNION ALL SELECT n.nspname::text, c.relname::text, r.relname::text, 'i', pg_catalog.pg_get_indexdef(i.indexrelid) \
          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_class r ON r.oid = i.indexrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE i.indisunique AND NOT c.relispartition AND {USER_RELATION} \
+         WHERE i.indisunique AND NOT c.relispartition AND {covered} \
            AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))"
     );
     for row in side.query("listing constraints", &sql, &[]).await? {

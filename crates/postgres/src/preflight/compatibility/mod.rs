@@ -27,15 +27,30 @@ use difference::{Difference, differences};
 use statements::Statements;
 use verdict::Evidence;
 
+use crate::catalogue::USER_RELATION;
+
 /// Looks at everything from the point of view of a client of `here`, who is to be served by the other side.
 pub(super) async fn examine(context: &Context<'_>, here: Side) -> Verdict {
     let (here, there) = (context.side(here), context.side(here.other()));
     let differences = compare(context, here, there).await?;
     let mut statements = Statements::read(context, here).await?;
+    let left_out = here.lines("listing what is left out", &left_out_only(here)).await?;
+    // What is left out stays where it is, and so does whoever uses it.
+    statements.all.retain(|statement| !left_out.iter().any(|name| statement.text.says(name)));
     trial::run(context, here, there, &mut statements.all).await?;
     let roles = context.application_roles()?.iter().map(|role| role.name.clone()).collect();
     let accepted = &context.plan.accept;
     Ok(Evidence { here: here.side, differences, statements: &statements, accepted, application_roles: roles }.drafts())
+}
+
+/// Names that only relations have which the cutover leaves out.
+fn left_out_only(side: &Examined<'_>) -> String {
+    let covered = &side.covered;
+    format!(
+        "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND {USER_RELATION} \
+         GROUP BY 1 HAVING NOT pg_catalog.bool_or({covered})"
+    )
 }
 
 async fn compare(context: &Context<'_>, here: &Examined<'_>, there: &Examined<'_>) -> Result<Vec<Difference>, Inconclusive> {

@@ -7,7 +7,7 @@ use super::{
     difference::{Concern, Difference, Remedy},
     object::Object,
 };
-use crate::{catalogue::USER_RELATION, names::ident};
+use crate::names::ident;
 
 /// A right that a role has at one side.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,7 @@ pub(super) struct Right {
 
 /// The rights of these roles, by role, right and object. A superuser has all of them.
 pub(super) async fn read(side: &Examined<'_>, roles: &[String]) -> Result<BTreeSet<Right>, Inconclusive> {
+    let covered = &side.covered;
     let sql = format!(
         "WITH role AS (SELECT r.oid, r.rolname::text AS name FROM pg_catalog.pg_roles r WHERE r.rolname = ANY ($1::text[])), \
          right_on(kind, name) AS (VALUES ('t', 'SELECT'), ('t', 'INSERT'), ('t', 'UPDATE'), ('t', 'DELETE'), ('S', 'USAGE'), ('S', 'SELECT')) \
@@ -33,7 +34,7 @@ pub(super) async fn read(side: &Examined<'_>, roles: &[String]) -> Result<BTreeS
              n.nspname || '.' || c.relname \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace CROSS JOIN role \
          JOIN right_on p ON p.kind = CASE c.relkind WHEN 'S' THEN 'S' ELSE 't' END \
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT c.relispartition AND {USER_RELATION} AND CASE \
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND NOT c.relispartition AND {covered} AND CASE \
              WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(role.oid, c.oid, p.name) \
              WHEN p.name = 'DELETE' THEN pg_catalog.has_table_privilege(role.oid, c.oid, p.name) \
              ELSE pg_catalog.has_any_column_privilege(role.oid, c.oid, p.name) END \

@@ -173,6 +173,11 @@ impl Gathered {
     }
 }
 
+/// How many keys there are.
+pub(crate) fn amount(tables: &ChangedTables) -> usize {
+    tables.values().map(|changed| changed.keys.len()).sum()
+}
+
 /// Puts what changed in two times together.
 pub(crate) fn merge(into: &mut ChangedTables, other: ChangedTables) {
     for (table, changed) in other {

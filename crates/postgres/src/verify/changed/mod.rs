@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use self::{
     gathering::Gathering,
-    keys::{Changed, ChangedTables, Whole, merge},
+    keys::{Changed, ChangedTables, Whole, amount, merge},
 };
 use super::{
     Comparison, Difference, Following, Key, Method, Options, Progress, Remark, Role, Shared, Sides, Unsettled,
@@ -390,10 +390,6 @@ impl Changes {
         };
         Remark { table: name.clone(), why: why.to_owned() }
     }
-}
-
-fn amount(tables: &ChangedTables) -> usize {
-    tables.values().map(|changed| changed.keys.len()).sum()
 }
 
 fn too_many(left: usize, began: Instant) -> PgError {
