@@ -82,6 +82,9 @@ class Seen:
         for path in glob.glob(f"{prefix}.*"):
             with open(path, encoding="utf-8") as log:
                 for line in log:
+                    # The last line of one that was ended may be half a line.
+                    if not line.endswith("\n"):
+                        continue
                     _client, _number, latency, _script, seconds, micros = line.split()[:6]
                     if latency in ("failed", "skipped"):
                         failed += 1

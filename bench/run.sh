@@ -25,9 +25,11 @@ fi
 # data-diff's command wants all of dbt; what is compared here is its library, which does not.
 data_diff=${CUTOVER_SERVERS:-$root/.servers}/peers/data-diff
 if [ -n "$peers" ] && [ ! -e "$data_diff/.done" ]; then
-  python3 -m venv "$data_diff"
-  "$data_diff/bin/pip" install -q --no-deps 'data-diff==0.11.2' 'dsnparse<0.2'
-  "$data_diff/bin/pip" install -q psycopg2-binary runtype click rich toml 'mashumaro[msgpack]<3.11' attrs tabulate requests keyring pydantic packaging typing-extensions
+  # With the Python that runs the benches: another one may be in a folder that only we can read.
+  env PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" python3 -m venv --without-pip "$data_diff"
+  site=$("$data_diff/bin/python" -c 'import site; print(site.getsitepackages()[0])')
+  python3 -m pip install -q --target "$site" --no-deps 'data-diff==0.11.2' 'dsnparse<0.2'
+  python3 -m pip install -q --target "$site" psycopg2-binary runtype click rich toml 'mashumaro[msgpack]<3.11' attrs tabulate requests keyring pydantic packaging typing-extensions
   touch "$data_diff/.done"
 fi
 [ -e "$data_diff/.done" ] || data_diff=
