@@ -29,6 +29,9 @@ const MOST_PATTERNS: usize = 1000;
 /// How long a broken-off copy may hold back the source's vacuum.
 const LONGEST_RESUME: Duration = Duration::from_secs(24 * 3600);
 
+/// Ceilings of the source's latency that can be told from chance, and help somebody.
+const LATENCY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10);
+
 /// How long one answer to a check may take.
 const CHECK_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 

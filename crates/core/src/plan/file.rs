@@ -91,6 +91,8 @@ pub(super) struct Copy {
     pub(super) large_objects: Option<Text>,
     pub(super) part_size: Option<Text>,
     pub(super) resume_within: Option<Text>,
+    pub(super) max_rate: Option<Text>,
+    pub(super) max_latency: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

@@ -84,6 +84,10 @@ pub struct Copy {
     pub resume_within: Duration,
     /// What is done about large objects.
     pub large_objects: LargeObjects,
+    /// What is sent at most, by all workers together. Unit: bytes a second.
+    pub max_rate: Option<u64>,
+    /// How long the source may take to answer a small query before less is sent.
+    pub max_latency: Option<Duration>,
 }
 
 /// What is done about large objects, which are not replicated and which no trigger guards.

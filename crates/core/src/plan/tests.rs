@@ -34,7 +34,14 @@ fn the_documented_plan_works_as_it_stands() {
     assert_eq!(plan.pause, Pause { budget: Duration::from_secs(3), attempts: 3, lag_bytes: 1 << 20 });
     assert_eq!(
         plan.copy,
-        Copy { jobs: 4, part_bytes: 64 << 20, resume_within: Duration::from_secs(600), large_objects: LargeObjects::Refuse }
+        Copy {
+            jobs: 4,
+            part_bytes: 64 << 20,
+            resume_within: Duration::from_secs(600),
+            large_objects: LargeObjects::Refuse,
+            max_rate: None,
+            max_latency: None
+        }
     );
     assert!(plan.switch.reverse);
     assert!(matches!(&plan.traffic[..], [Traffic::PgBouncer { database, .. }] if database == "orders"));
@@ -64,6 +71,8 @@ fn sizes_and_durations_of_the_copy() {
         assert_eq!(copy(&format!("part_size = \"{text}\"")).part_bytes, bytes, "{text}");
     }
     assert_eq!(copy("resume_within = \"0s\"").resume_within, Duration::ZERO);
+    let gentle = copy("max_rate = \"100MB\"\nmax_latency = \"20ms\"");
+    assert_eq!((gentle.max_rate, gentle.max_latency), (Some(100 << 20), Some(Duration::from_millis(20))));
 }
 
 #[test]
@@ -94,6 +103,8 @@ fn faults_have_a_place_and_a_hint() {
         (format!("{SMALLEST}\n[copy]\npart_size = \"64\""), (18, 13), "not a size", "64MB"),
         (format!("{SMALLEST}\n[copy]\npart_size = \"1023kB\""), (18, 13), "out of range", "from 1MB to 1TB"),
         (format!("{SMALLEST}\n[copy]\nresume_within = \"25h\""), (18, 17), "out of range", "at most 24h"),
+        (format!("{SMALLEST}\n[copy]\nmax_rate = \"1kB\""), (18, 12), "out of range", "from 1MB"),
+        (format!("{SMALLEST}\n[copy]\nmax_latency = \"0s\""), (18, 15), "out of range", "from 1ms to 10s"),
         (format!("{SMALLEST}\n[journal]\nurl = \"postgres://u:${{NOPE}}@h/d\""), (18, 7), "no variable `NOPE`", "export NOPE"),
     ];
     for (text, place, message, hint) in cases {

@@ -6,6 +6,7 @@ use cutover_core::{Command, Snapshot};
 use cutover_postgres::{
     PgError,
     copy::{self, Copied, Job},
+    limit::{Limiter, Limits, Throttle},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -28,9 +29,11 @@ impl Driver<'_> {
     /// Copies the rows. A connection or a server that is gone may come back: then the copy goes on where it stood.
     pub(super) async fn copy_rows(&mut self, epoch: u64) -> EngineResult<()> {
         let progress = Arc::new(copy::Progress::default());
+        let limits = Limits { max_rate: self.cutover.plan.copy.max_rate, max_latency: self.cutover.plan.copy.max_latency };
+        let limiter = Arc::new(Limiter::new(limits));
         let mut patience = Patience::default();
         let report = loop {
-            let error = match self.copy_once(epoch, &progress).await {
+            let error = match self.copy_once(epoch, &progress, &limiter).await {
                 Ok(report) => break report,
                 Err(error) => error,
             };
@@ -44,7 +47,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn copy_once(&mut self, epoch: u64, progress: &Arc<copy::Progress>) -> EngineResult<Copied> {
+    async fn copy_once(&mut self, epoch: u64, progress: &Arc<copy::Progress>, limiter: &Arc<Limiter>) -> EngineResult<Copied> {
         let cutover = self.cutover;
         let plan = &cutover.plan.copy;
         let job = Job {
@@ -55,6 +58,7 @@ impl Driver<'_> {
             jobs: plan.jobs as usize,
             part_bytes: plan.part_bytes,
             resume_within: plan.resume_within,
+            limiter,
         };
         let (told, mut snapshots) = mpsc::channel::<(Snapshot, oneshot::Sender<()>)>(1);
         let work = copy::copy_rows(job, Arc::clone(progress), async move |snapshot| {
@@ -71,14 +75,14 @@ impl Driver<'_> {
                     self.say(Command::SnapshotTaken(snapshot)).await?;
                     go.send(()).unwrap_or_default();
                 }
-                _ = tick.tick() => self.tell_copy(progress),
+                _ = tick.tick() => self.tell_copy(progress, limiter),
             }
         };
-        self.tell_copy(progress);
+        self.tell_copy(progress, limiter);
         done.map_err(EngineError::database("copy"))
     }
 
-    fn tell_copy(&self, progress: &copy::Progress) {
+    fn tell_copy(&self, progress: &copy::Progress, limiter: &Limiter) {
         for note in progress.take_notes() {
             self.note(Notice::Note(note));
         }
@@ -90,9 +94,21 @@ impl Driver<'_> {
             unit: "bytes",
             per_second: now.bytes_per_second,
             eta_seconds: now.eta_seconds,
-            detail: format!("{} rows, {} of {} tables", now.rows, now.tables_done, now.tables),
+            detail: format!("{} rows, {} of {} tables{}", now.rows, now.tables_done, now.tables, held(limiter)),
         }));
     }
+}
+
+/// What holds the copy up, for a person.
+fn held(limiter: &Limiter) -> String {
+    let Some(Throttle { rate, latency }) = limiter.throttle() else { return String::new() };
+    let megabytes = rate / f64::from(1 << 20);
+    let Some(latency) = latency else { return format!(", at most {megabytes:.1} MB/s by max_rate") };
+    let milliseconds = latency.as_secs_f64() * 1000.0;
+    if limiter.limits().max_latency.is_some_and(|ceiling| latency <= ceiling) {
+        return format!(", held to {megabytes:.1} MB/s and rising: the source answers in {milliseconds:.1} ms again");
+    }
+    format!(", held to {megabytes:.1} MB/s: the source answers in {milliseconds:.1} ms")
 }
 
 /// Whether a copy can go on after it. Without its snapshot it begins anew, which is a way on as well.

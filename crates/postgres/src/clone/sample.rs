@@ -7,6 +7,7 @@ use crate::{
     PgError, PgResult,
     catalogue::{QualifiedName, Table},
     copy::{Progress, column_list, parenthesised, pump},
+    limit::{Limiter, Limits},
     names::{ident, literal},
 };
 
@@ -38,7 +39,7 @@ async fn transfer(source: &Client, clone: &Client, table: &Table, select: &str) 
     let into = format!("COPY {}{} FROM STDIN", table.name.quoted(), parenthesised(&column_list(table)));
     let rows_out = source.copy_out(&format!("COPY ({select}) TO STDOUT")).await.map_err(failed)?;
     let sink = clone.copy_in::<_, Bytes>(&into).await.map_err(failed)?;
-    pump(rows_out, sink, &Progress::default()).await.map(|(rows, _)| rows).map_err(failed)
+    pump(rows_out, sink, &Progress::default(), &Limiter::new(Limits::default())).await.map(|(rows, _)| rows).map_err(failed)
 }
 
 /// A foreign key. Both lists are in the key's order.

@@ -35,6 +35,7 @@ use crate::{
     catalogue::{self, Table},
     connect::{Purpose, connect},
     gate,
+    limit::Limiter,
     names::{Names, ident},
     pool::share_out,
     schema::major,
@@ -59,6 +60,8 @@ pub struct Job<'a> {
     pub part_bytes: u64,
     /// How long the source keeps the snapshot after the last driver that copied; it holds back vacuum for so long.
     pub resume_within: Duration,
+    /// How fast rows may be read.
+    pub limiter: &'a Arc<Limiter>,
 }
 
 /// What was copied.
@@ -123,6 +126,7 @@ pub async fn copy_rows(job: Job<'_>, progress: Arc<Progress>, told: impl AsyncFn
             kept,
             epoch: job.epoch,
             progress: Arc::clone(&progress),
+            limiter: Arc::clone(job.limiter),
         };
         hand_out(&job, &mut origin, Arc::new(shared), &work.entries, work.left).await?;
     }
@@ -205,6 +209,7 @@ async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, entri
     tokio::select! {
         done = work => done,
         error = shared.kept.look_after(job, origin, &shared) => Err(error),
+        error = job.limiter.watch(job.source, &shared.application) => Err(error),
     }
 }
 

@@ -19,8 +19,12 @@ use crate::{
     catalogue::{Column, Table},
     connect::{Purpose, connect},
     gate,
+    limit::Limiter,
     names::ident,
 };
+
+/// How much is asked of the limiter at once. Unit: bytes.
+const PIECE: u64 = 16 * 1024;
 
 /// What all workers of a copy have in common.
 pub(super) struct Shared {
@@ -30,6 +34,7 @@ pub(super) struct Shared {
     pub(super) kept: Kept,
     pub(super) epoch: u64,
     pub(super) progress: Arc<Progress>,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 /// A session at each side.
@@ -172,7 +177,7 @@ async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, ta
     let into = format!("COPY {}{} FROM STDIN (FORMAT {format}{freeze})", table.name.quoted(), parenthesised(&columns));
     let rows_out = source.copy_out(&out).await.map_err(failed)?;
     let sink = target.copy_in::<_, Bytes>(&into).await.map_err(failed)?;
-    pump(rows_out, sink, &shared.progress).await.map_err(failed)
+    pump(rows_out, sink, &shared.progress, &shared.limiter).await.map_err(failed)
 }
 
 /// Rows and bytes that went from one side to the other.
@@ -180,15 +185,22 @@ pub(crate) async fn pump(
     rows_out: CopyOutStream,
     sink: CopyInSink<Bytes>,
     progress: &Progress,
+    limiter: &Limiter,
 ) -> Result<(u64, u64), tokio_postgres::Error> {
     let mut rows_out = std::pin::pin!(rows_out);
     let mut sink = std::pin::pin!(sink);
-    let mut bytes = 0;
+    let (mut bytes, mut taken) = (0, 0);
     while let Some(chunk) = rows_out.try_next().await? {
         bytes += chunk.len() as u64;
+        // A chunk is a row: one by one would cost more than small rows themselves.
+        if bytes - taken >= PIECE {
+            limiter.take(bytes - taken).await;
+            taken = bytes;
+        }
         progress.add_bytes(chunk.len() as u64);
         sink.feed(chunk).await?;
     }
+    limiter.take(bytes - taken).await;
     Ok((sink.finish().await?, bytes))
 }
 

@@ -7,6 +7,7 @@ use cutover_postgres::{
     PgResult,
     connect::{Purpose, connect},
     copy, gate, index,
+    limit::{Limiter, Limits},
     names::Names,
     schema, stream,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Pair {
     pub(crate) peers: [DatabaseUrl; 2],
     pub(crate) names: Names,
     pub(crate) database: String,
+    /// None, unless a test says otherwise.
+    pub(crate) limiter: Arc<Limiter>,
 }
 
 impl Pair {
@@ -69,6 +72,7 @@ impl Pair {
             peers: [url(source), url(target)],
             names: Names::new(database),
             database: database.to_owned(),
+            limiter: Arc::new(Limiter::new(Limits::default())),
         }
     }
 
@@ -158,6 +162,7 @@ impl Pair {
             jobs: 3,
             part_bytes: 64 << 20,
             resume_within: LIMIT,
+            limiter: &self.limiter,
         }
     }
 

@@ -8,6 +8,7 @@ mod broken;
 mod changing;
 mod copying;
 mod definitions;
+mod gentle;
 mod ground;
 mod moving;
 mod resuming;
