@@ -9,7 +9,7 @@ use cutover_core::Event;
 use cutover_engine::{Notice, Progress, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::{Paint, bytes, thousands, to_stderr};
+use crate::output::{Paint, bytes, duration, thousands, to_stderr};
 
 /// Writes to standard error, so that standard output stays for data.
 pub(crate) struct Listener {
@@ -75,16 +75,6 @@ fn describe(progress: &Progress) -> String {
     format!("{} of {}, {}/s{eta}; {}", amount(progress.done), amount(progress.total), amount(progress.per_second as u64), progress.detail)
 }
 
-/// `4 s`, `3 min 20 s`, `2 h 5 min`.
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0).round() as u64;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
 impl Report for Listener {
     fn notice(&self, notice: &Notice<'_>) {
         let paint = self.paint;
@@ -147,6 +137,14 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
         Event::RepairStarted { rows } => format!("repair of {} rows that differ", thousands(*rows)),
         Event::Repaired { repaired, equal_meanwhile, still_different, .. } => {
             format!("repaired {} rows; {equal_meanwhile} were equal by then, {still_different} are still different", thousands(*repaired))
+        }
+        Event::TablesVerified { tables } => format!("{} tables verified so far", tables.len()),
+        Event::Verified(all) => {
+            let differences = match all.differences {
+                0 => String::new(),
+                count => format!("; {} differences", thousands(count)),
+            };
+            format!("verified: {} rows in {} tables, from {} on{differences}", thousands(all.rows), thousands(all.tables), all.lsn)
         }
         Event::SwitchStarted { to, attempt } => format!("switch to the {to}, attempt {attempt}"),
         Event::Armed { tables } => format!("armed {tables} tables"),

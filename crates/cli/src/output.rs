@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use cutover_engine::EngineError;
+use cutover_engine::{EngineError, LastVerification};
 use serde::Serialize;
 
 use crate::args::Output;
@@ -179,6 +179,22 @@ pub(crate) fn bytes(count: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// `4 s`, `3 min 20 s`, `2 h 5 min`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// What a verification has established, and when: `1,234,567 rows up to 0/3A000000, 12 min 5 s ago`.
+pub(crate) fn verified(last: &LastVerification) -> String {
+    let upto = last.lsn.map(|lsn| format!(" up to {lsn}")).unwrap_or_default();
+    format!("{} rows{upto}, {} ago", thousands(last.rows), duration(last.age().as_secs_f64()))
 }
 
 /// `1,234,567`.

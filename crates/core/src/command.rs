@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Changes, Fence, Identity, PlanRef, Shape, Side, Snapshot, plan::Filter};
+use crate::{Changes, Fence, Identity, PlanRef, Shape, Side, Snapshot, Verification, VerifiedTable, plan::Filter};
 
 /// What somebody asks for, or what a step was observed to have done.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +41,13 @@ pub enum Command {
         /// What was measured.
         facts: BTreeMap<String, serde_json::Value>,
     },
+    /// Tables were compared, while a verification goes on.
+    TablesVerified {
+        /// Which.
+        tables: Vec<VerifiedTable>,
+    },
+    /// All of them were, and what came of it.
+    Verified(Verification),
     /// Make rows of the follower's that differ equal to the authority's.
     Repair {
         /// How many were reported to differ.

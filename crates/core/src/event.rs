@@ -87,6 +87,40 @@ pub struct Changes {
     pub unchecked: Vec<String>,
 }
 
+/// A table of which every row was the same on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedTable {
+    /// Its schema.
+    pub schema: String,
+    /// Its name in the schema.
+    pub name: String,
+    /// A digest of what its definition was on both sides. What is altered later is not what was compared.
+    pub definition: String,
+    /// The position of the authority's log before its first row was compared.
+    pub lsn: Lsn,
+    /// Rows compared.
+    pub rows: u64,
+}
+
+/// A verification of all tables that came to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// The position of the authority's log before the first row was compared.
+    pub lsn: Lsn,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// Rows, columns or tables that differ. Nothing is known to be equal by one that found any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub differences: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// One entry of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -127,6 +161,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         facts: BTreeMap<String, serde_json::Value>,
     },
+    /// These tables are compared. Where the verification is broken off, the next one goes on with the others.
+    TablesVerified {
+        /// Which.
+        tables: Vec<VerifiedTable>,
+    },
+    /// Both sides were compared once more, to the end, while one followed the other.
+    Verified(Verification),
     /// Rows of the follower's that differ are to be made equal to the authority's.
     RepairStarted {
         /// Differences that were reported. Unit: rows.
@@ -224,6 +265,8 @@ impl Event {
             Self::DriverTookOver { .. } => "driver_took_over",
             Self::SnapshotTaken(_) => "snapshot_taken",
             Self::Prepared { .. } => "prepared",
+            Self::TablesVerified { .. } => "tables_verified",
+            Self::Verified(_) => "verified",
             Self::RepairStarted { .. } => "repair_started",
             Self::Repaired { .. } => "repaired",
             Self::SwitchStarted { .. } => "switch_started",

@@ -34,6 +34,10 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::RevisePlan { .. }, _) => not_now("changing the plan"),
         (Command::SnapshotTaken(snapshot), Phase::Preparing { step: Preparation::CopyRows }) => Ok(vec![Event::SnapshotTaken(snapshot)]),
         (Command::Prepared { facts }, Phase::Preparing { step }) => Ok(vec![Event::Prepared { step: *step, facts }]),
+        (Command::TablesVerified { tables }, Phase::Preparing { step: Preparation::Verify } | Phase::Following) => {
+            Ok(vec![Event::TablesVerified { tables }])
+        }
+        (Command::Verified(verification), Phase::Following | Phase::Completed) => Ok(vec![Event::Verified(verification)]),
         (Command::Repair { rows }, Phase::Preparing { step: Preparation::Verify } | Phase::Following | Phase::Completed) => {
             Ok(vec![Event::RepairStarted { rows }])
         }
@@ -68,6 +72,8 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (
             Command::SnapshotTaken(_)
             | Command::Prepared { .. }
+            | Command::TablesVerified { .. }
+            | Command::Verified(_)
             | Command::Repaired { .. }
             | Command::Armed { .. }
             | Command::BeginPause
@@ -182,6 +188,8 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
         (Event::Prepared { step: done, .. }, Phase::Preparing { step }) if *done == step => {
             step.following(state.shape.migrate).map_or(Phase::Following, |step| Phase::Preparing { step })
         }
+        (Event::TablesVerified { .. }, phase @ (Phase::Preparing { step: Preparation::Verify } | Phase::Following))
+        | (Event::Verified(_), phase @ (Phase::Following | Phase::Completed)) => phase,
         (Event::SwitchStarted { to, attempt }, Phase::Following | Phase::Smoking(_) | Phase::Completed) if *to != state.authority => {
             Phase::Arming(Switch { to: *to, attempt: *attempt })
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Action, Fence, Lsn, Stream, Writes, plan::Pattern};
+use crate::{Action, Fence, Lsn, Stream, Verification, Writes, plan::Pattern};
 
 fn identity(system: &str) -> Identity {
     Identity { system_identifier: system.into(), database: "orders".into(), timeline: 1, major: 15, address: system.into() }
@@ -105,6 +105,29 @@ fn rows_are_mended_only_while_nothing_changes_hands() {
     assert_eq!(cutover.state().phase, before);
     cutover.say(Command::Switch { to: Side::Target }).unwrap();
     assert!(matches!(cutover.say(Command::Repair { rows: 1 }), Err(Refusal::NotNow { .. })));
+    assert_eq!(replay(&cutover.1).unwrap(), cutover.0);
+}
+
+/// What is verified is noted where a stream flows and nothing changes hands, and changes nothing about where it stands.
+#[test]
+fn what_is_verified_is_noted_only_while_nothing_changes_hands() {
+    let tables = || Command::TablesVerified { tables: Vec::new() };
+    let all = || Command::Verified(Verification { lsn: Lsn(7), tables: 1, rows: 1, differences: 0 });
+    let mut cutover = Cutover::new(true, false);
+    assert!(matches!(cutover.say(tables()), Err(Refusal::NotNow { .. })) && matches!(cutover.say(all()), Err(Refusal::NotNow { .. })));
+    while next(cutover.state()) != Some(Step::Prepare(Preparation::Verify)) {
+        let step = next(cutover.state()).unwrap();
+        cutover.say(report(step)).unwrap();
+    }
+    cutover.say(tables()).unwrap();
+    assert!(matches!(cutover.say(all()), Err(Refusal::NotNow { .. })), "the preparation's own end says it");
+    cutover.run();
+    let before = cutover.state().clone();
+    cutover.say(tables()).unwrap();
+    cutover.say(all()).unwrap();
+    assert_eq!(*cutover.state(), before);
+    cutover.say(Command::Switch { to: Side::Target }).unwrap();
+    assert!(matches!(cutover.say(tables()), Err(Refusal::NotNow { .. })) && matches!(cutover.say(all()), Err(Refusal::NotNow { .. })));
     assert_eq!(replay(&cutover.1).unwrap(), cutover.0);
 }
 

@@ -119,6 +119,7 @@ impl Cutover {
             chunk_rows_of: settings().filter_map(|of| Some((name(of), of.chunk_rows?))).collect(),
             redact: plan.redact.iter().cloned().chain(settings().flat_map(redacted)).collect(),
             rechecks: plan.rechecks,
+            max_rate: plan.max_rate,
             ..verify::Options::default()
         }
     }
@@ -266,6 +267,7 @@ impl Cutover {
         if goal == Goal::Switched && waits {
             rehearse::require(&self.plan, &self.digest, &self.folder)?;
             refuse_blocking(self.preflight(Standing::Complete { authority: Side::Source }).await?)?;
+            Box::pin(driver.verify_if_due()).await?;
             driver.user_checks().await?;
             driver.switch(Side::Target).await?;
         }

@@ -13,6 +13,7 @@ mod repair;
 mod report;
 mod sides;
 mod status;
+mod verified;
 
 pub use cutover::{Cutover, Goal};
 pub use cutover_postgres::coverage::LeftOut;
@@ -22,3 +23,4 @@ pub use error::{EngineError, EngineResult};
 pub use failpoint::Failpoint;
 pub use report::{Notice, Progress, Report, Silent};
 pub use status::{SideStatus, Status, TrafficStatus};
+pub use verified::LastVerification;

@@ -131,7 +131,7 @@ fn draft(event: &Event, epoch: u64, voice: &Voice) -> EngineResult<Draft> {
     Ok(Draft { epoch, at_ms: now_ms(), actor: voice.actor.clone(), reason: voice.reason.clone(), kind: event.kind().to_owned(), body })
 }
 
-/// Milliseconds since 1970, for people; nothing is decided by it.
+/// Milliseconds since 1970, for people. All that is decided by it is whether a verification is too old to count.
 pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -13,7 +13,7 @@ use cutover_traffic::Endpoint;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use crate::{Cutover, EngineResult};
+use crate::{Cutover, EngineResult, LastVerification};
 
 /// Where a cutover stands.
 #[derive(Debug, Serialize)]
@@ -26,6 +26,8 @@ pub struct Status {
     pub next: String,
     /// Both databases.
     pub sides: Vec<SideStatus>,
+    /// The last verification of the sides as they are now; none where there was none.
+    pub verified: Option<LastVerification>,
     /// The stream that flows, if one should.
     pub stream: Option<StreamStatus>,
     /// What the stream stumbles over, if it does.
@@ -123,6 +125,7 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
         next: next_command(state.as_ref()),
         state,
         sides,
+        verified: cutover.last_verification().await?,
         stream,
         cause,
         drift,

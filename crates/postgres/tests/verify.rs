@@ -4,6 +4,8 @@
 
 #[path = "verify/checks.rs"]
 mod checks;
+#[path = "verify/going_on.rs"]
+mod going_on;
 #[path = "verify/ground.rs"]
 mod ground;
 #[path = "verify/in_stream.rs"]

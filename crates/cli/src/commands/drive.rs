@@ -10,7 +10,7 @@ use crate::{
     commands::check,
     left_out,
     listen::Listener,
-    output::{Failure, print_json, to_stderr, to_stdout},
+    output::{self, Failure, print_json, to_stderr, to_stdout},
     plan_file, stop,
 };
 
@@ -21,7 +21,7 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
         Until::Switched => Goal::Switched,
     };
     if goal == Goal::Switched && cutover.state().await?.is_none_or(|state| state.authority == Side::Source && !state.ended()) {
-        announce(&cutover).await;
+        announce(&cutover).await?;
         if cutover.plan().switch.reverse {
             agree(global, "--until ready only prepares")?;
         } else {
@@ -65,7 +65,7 @@ pub(crate) fn refuse_empty(reason: &str) -> Result<(), Failure> {
 }
 
 /// What a switch changes, how far it reaches, and whether it can be undone.
-async fn announce(cutover: &Cutover) {
+async fn announce(cutover: &Cutover) -> Result<(), Failure> {
     let plan = cutover.plan();
     let [source, target] = Side::BOTH.map(|side| plan.database(side).url.address());
     let budget = plan.pause.budget.as_secs_f64();
@@ -77,9 +77,22 @@ async fn announce(cutover: &Cutover) {
     let left_out = left_out::ask(cutover).await.map(|left_out| format!("\nleft out: {left_out}")).unwrap_or_default();
     to_stderr(&format!(
         "before:   writes at the source, {source}\nafter:    writes at the target, {target}; {then}\n\
-         pause:    at most {budget} s, {} attempts; one that takes longer is undone\nway back: {back}{left_out}\n",
+         verified: {}\npause:    at most {budget} s, {} attempts; one that takes longer is undone\nway back: {back}{left_out}\n",
+        verified(cutover).await?,
         plan.pause.attempts
     ));
+    Ok(())
+}
+
+/// When both sides were last compared.
+async fn verified(cutover: &Cutover) -> Result<String, Failure> {
+    if cutover.state().await?.is_none_or(|state| matches!(state.phase, Phase::Preparing { .. })) {
+        return Ok("not yet; before the switch".to_owned());
+    }
+    let last = cutover.last_verification().await?;
+    let again = if cutover.is_verification_due(last.as_ref()) { "; once more before the switch, by `max_age`" } else { "" };
+    let last = last.as_ref().map_or_else(|| "not since the last switch, repair or difference".to_owned(), output::verified);
+    Ok(format!("{last}{again}"))
 }
 
 /// Asks a person who sits there. A script is not asked.
@@ -129,7 +142,7 @@ fn failpoint() -> Result<Failpoint, Failure> {
 }
 
 /// Who: the one behind sudo where there is one.
-fn actor() -> String {
+pub(crate) fn actor() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
     let user = user.unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()));
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok()).unwrap_or_else(|| "?".to_owned());

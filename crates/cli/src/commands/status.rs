@@ -8,7 +8,7 @@ use cutover_engine::Status as Standing;
 use crate::{
     args::{Global, Output, Status},
     left_out,
-    output::{Failure, Paint, bytes, print_json, to_stdout},
+    output::{Failure, Paint, bytes, print_json, to_stdout, verified},
     plan_file, stop,
 };
 
@@ -55,6 +55,9 @@ fn print(status: &Standing) {
         for client in &side.clients {
             to_stdout(&paint.dim(&format!("            {} x {} ({})", client.sessions, client.role, client.application)));
         }
+    }
+    if let Some(last) = &status.verified {
+        to_stdout(&format!("  verified {}", verified(last)));
     }
     if let Some(stream) = &status.stream {
         let seconds = stream.lag_seconds.map(|seconds| format!(", {seconds:.1} s")).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `cutover verify`: row by row, while both sides move; then the plan's own checks.
 
-use cutover_core::plan::Check;
-use cutover_engine::Cutover;
+use cutover_core::{State, plan::Check};
+use cutover_engine::{Cutover, EngineError};
 use cutover_postgres::{
     catalogue::QualifiedName,
     verify::{
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     args::{Global, Output, Verify},
-    commands::drive::{agree, drive, refuse_empty},
+    commands::drive::{actor, agree, drive, refuse_empty},
     listen::Listener,
     output::{Failure, Paint, print_json, thousands, to_stderr, to_stdout},
     plan_file,
@@ -40,9 +40,15 @@ pub(crate) async fn run(global: &Global, args: &Verify) -> Result<(), Failure> {
     if args.only_checks && wanted.is_empty() {
         return Err(Failure::usage("the plan has no checks").with_hint("write one as a section [[check]]: a name and one query"));
     }
+    // What it finds is about the side that was in charge all the while.
+    let before = cutover.state().await?;
     let tables = if args.only_checks { None } else { Some(compare(&cutover, args).await?) };
     if let (Some(tables), Output::Human) = (&tables, global.output) {
         print(tables);
+    }
+    let whole = tables.as_ref().filter(|tables| args.tables.is_empty() && tables.verdict() != verify::Verdict::Inconclusive);
+    if let (Some(tables), Some(before)) = (whole, &before) {
+        keep(&cutover, before, tables).await;
     }
     let repair = match (&tables, &args.reason) {
         (Some(tables), Some(reason)) if args.repair && tables.differences_total > 0 => {
@@ -85,6 +91,15 @@ fn judge(tables: Option<&verify::Report>, repair: Option<&verify::Repair>, check
     match count(Verdict::Inconclusive) {
         0 => Ok(()),
         open => Err(unknown(format!("{open} of {} checks could not be established", checks.len()))),
+    }
+}
+
+/// What a verification of all tables has found is kept for `status` and for the next switch. Where it can't be, nothing is
+/// wrong with it.
+async fn keep(cutover: &Cutover, before: &State, report: &verify::Report) {
+    match cutover.keep_verification(&actor(), before, report).await {
+        Ok(()) | Err(EngineError::Refused(_)) => {}
+        Err(error) => to_stderr(&format!("note: this verification is not kept in the journal: {error}")),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use cutover_testkit::{Cluster, eventually};
-use serde_json::Value;
 
 use crate::world::{DATABASE, World};
 
@@ -38,12 +37,6 @@ async fn take_all_slots(world: &World, cluster: &Cluster) {
     }
 }
 
-/// The journal's entries of one kind, newest last.
-async fn entries(world: &World, kind: &str) -> Vec<Value> {
-    let audit = world.cutover(&["audit", "--output", "json"]).await.code(0).json();
-    audit["entries"].as_array().unwrap().iter().filter(|entry| entry["kind"] == kind).map(|entry| entry["body"].clone()).collect()
-}
-
 /// Touched before the pause, it is found before the pause: nothing is held at all.
 #[tokio::test]
 async fn b16_a_row_lost_after_the_verification_and_touched_during_the_switch_keeps_the_pause_from_beginning() {
@@ -56,7 +49,7 @@ async fn b16_a_row_lost_after_the_verification_and_touched_during_the_switch_kee
     touch(&world.source).await;
     driver.resume().await.code(3).says("bank.lonely (id 7): missing at the follower").says("writes go on at the old side");
     assert_eq!((world.authority().await.as_str(), world.phase().await.as_str()), ("source", "following"));
-    assert_eq!(entries(&world, "fencing_started").await.len(), 0, "nothing was held");
+    assert_eq!(world.entries("fencing_started").await.len(), 0, "nothing was held");
     load.wait_acknowledged(20, SOON).await.unwrap();
     let history = load.stop().await;
     assert_eq!(history.failed_requests(), 0, "{:?}", history.errors);
@@ -79,7 +72,7 @@ async fn b16_a_row_lost_at_the_last_moment_undoes_the_pause_there_and_back() {
         touch(authority).await;
         driver.resume().await.code(3).says("bank.lonely (id 7): missing at the follower").says("undone");
         assert_eq!((world.authority().await.as_str(), world.phase().await.as_str()), (side, "following"));
-        let why = entries(&world, "abandoned").await.pop().unwrap();
+        let why = world.entries("abandoned").await.pop().unwrap();
         assert!(why["why"].as_str().unwrap().contains("bank.lonely (id 7)"), "{why:#}");
         load.wait_acknowledged(20, SOON).await.unwrap();
 
@@ -103,7 +96,7 @@ async fn b16_twenty_switches_under_load_find_no_difference_that_is_none() {
         world.cutover(&["run"]).await.code(0).says("rows that had changed compared");
         world.cutover(&["rollback", "--reason", "and again"]).await.code(0).says("rows that had changed compared");
     }
-    let drained = entries(&world, "drained").await;
+    let drained = world.entries("drained").await;
     assert!(drained.len() >= 20, "{}", drained.len());
     let count = |name: &str| drained.iter().map(|entry| entry["changes"][name].as_u64().unwrap()).sum::<u64>();
     assert!(count("keys_before") > 0 && count("keys_in_pause") > 0, "{drained:#?}");
@@ -142,7 +135,7 @@ async fn without_a_free_slot_preflight_says_so_and_the_plan_may_do_without() {
     let plan = world.cutover(&["plan"]).await.code(0);
     assert!(!plan.out.contains("cutover_bank_changed"), "{plan:?}");
     world.cutover(&["run"]).await.code(0);
-    let drained = entries(&world, "drained").await.pop().unwrap();
+    let drained = world.entries("drained").await.pop().unwrap();
     assert!(drained.get("changes").is_none(), "{drained:#}");
 
     // The way back must not depend on a slot that is not there.

@@ -23,5 +23,6 @@ mod samples;
 mod set_ups;
 mod there_and_back;
 mod trouble;
+mod verified;
 mod world;
 mod xml;

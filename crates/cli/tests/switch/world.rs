@@ -293,6 +293,12 @@ impl World {
         self.cutover(&["status", "--output", "json"]).await.code(0).json()
     }
 
+    /// The journal's entries of one kind, newest last.
+    pub(crate) async fn entries(&self, kind: &str) -> Vec<serde_json::Value> {
+        let audit = self.cutover(&["audit", "--output", "json"]).await.code(0).json();
+        audit["entries"].as_array().unwrap().iter().filter(|entry| entry["kind"] == kind).map(|entry| entry["body"].clone()).collect()
+    }
+
     /// The side in charge, by the journal; and exactly that one takes writes.
     pub(crate) async fn authority(&self) -> String {
         let status = self.status().await;

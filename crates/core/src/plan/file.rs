@@ -103,6 +103,8 @@ pub(super) struct Verify {
     pub(super) rechecks: Option<Spanned<u32>>,
     pub(super) redact: Option<Vec<Text>>,
     pub(super) in_pause: Option<Text>,
+    pub(super) max_age: Option<Text>,
+    pub(super) max_rate: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -112,6 +112,10 @@ pub struct Verify {
     pub redact: Vec<String>,
     /// What is verified inside the pause of a switch.
     pub in_pause: InPause,
+    /// How old the last verification may be when a switch to the target begins; any age where absent.
+    pub max_age: Option<Duration>,
+    /// Rows that are compared in a second, at most; as fast as can be where absent.
+    pub max_rate: Option<u64>,
 }
 
 /// What is verified inside the pause of a switch.

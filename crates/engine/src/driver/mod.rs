@@ -60,7 +60,7 @@ pub(crate) struct Driver<'a> {
     hold: Hold,
     voice: Voice,
     pub(crate) report: &'a dyn Report,
-    interrupt: watch::Receiver<bool>,
+    pub(crate) interrupt: watch::Receiver<bool>,
     failpoint: Failpoint,
     pub(crate) pause: Option<PauseClock>,
     pub(crate) observed: Observed,
@@ -340,7 +340,7 @@ impl<'a> Driver<'a> {
 }
 
 /// Comes back when somebody asks to stop, and never if nobody can any more.
-async fn asked_to_stop(interrupt: &mut watch::Receiver<bool>) {
+pub(crate) async fn asked_to_stop(interrupt: &mut watch::Receiver<bool>) {
     if interrupt.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

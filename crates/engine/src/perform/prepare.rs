@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_core::{Side, State, Stream, plan::Check};
+use cutover_core::{Command, Side, State, Stream, plan::Check};
 use cutover_postgres::{
     follow, gate, index, schema,
     verify::{
@@ -12,10 +12,20 @@ use cutover_postgres::{
 };
 use tokio::time::Instant;
 
-use crate::{Cutover, EngineError, EngineResult, Notice, Progress, driver::Driver, status};
+use crate::{
+    Cutover, EngineError, EngineResult, Notice, Progress,
+    driver::{Driver, asked_to_stop},
+    status, verified,
+};
 
 /// How often long work tells how far it has come.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often a verification notes which tables are done with.
+const KEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Tables that one entry of the journal names.
+const TABLES_AT_ONCE: usize = 1000;
 
 impl Driver<'_> {
     pub(super) async fn isolate(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
@@ -70,29 +80,83 @@ impl Driver<'_> {
     }
 
     pub(super) async fn verify(&mut self) -> EngineResult<()> {
-        let options = self.cutover.verify_options();
-        let progress = verify::Progress::default();
-        let state = self.state()?.clone();
-        let began = Instant::now();
-        let report = {
-            let work = verify(self.cutover, Some(&state), &options, &progress);
-            let mut work = std::pin::pin!(work);
-            let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
-            loop {
-                tokio::select! {
-                    done = &mut work => break done?,
-                    _ = tick.tick() => self.note(Notice::Progress(verify_progress(&progress, began))),
-                }
-            }
-        };
+        let report = self.compare_all().await?;
+        judge(&report)?;
         self.observed.facts = [
             ("tables".to_owned(), report.tables.into()),
             ("rows".to_owned(), report.rows.into()),
             ("seconds".to_owned(), report.seconds.into()),
             ("rows_per_s".to_owned(), report.rows_per_s.into()),
+            ("lsn".to_owned(), report.lsn.to_string().into()),
         ]
         .into();
+        Ok(())
+    }
+
+    /// Verifies once more before a switch, where the last time is longer ago than the plan allows.
+    pub(crate) async fn verify_if_due(&mut self) -> EngineResult<()> {
+        let last = self.cutover.last_verification().await?;
+        if !self.cutover.is_verification_due(last.as_ref()) {
+            return Ok(());
+        }
+        self.note(Notice::Note("the last verification is too old, or there is none, so both sides are compared again".to_owned()));
+        let mut interrupt = self.interrupt.clone();
+        let report = tokio::select! {
+            biased;
+            () = asked_to_stop(&mut interrupt) => return Err(EngineError::Interrupted("nothing was held".to_owned())),
+            report = self.compare_all() => report?,
+        };
+        if report.verdict() != verify::Verdict::Inconclusive {
+            self.say(Command::Verified(verified::verification(&report))).await?;
+        }
         judge(&report)
+    }
+
+    /// Compares all tables, but for those that an earlier verification had finished when it was broken off. The report
+    /// is about all of them, from where the first was begun.
+    async fn compare_all(&mut self) -> EngineResult<verify::Report> {
+        let cutover = self.cutover;
+        let earlier = verified::unfinished(&cutover.history().await?, cutover.plan.verify.max_age);
+        if let Some(from) = earlier.iter().map(|table| table.lsn).min() {
+            let count = earlier.len();
+            self.note(Notice::Note(format!(
+                "{count} tables were verified before it was broken off, from {from} on; the others, and what was altered since, are now"
+            )));
+        }
+        let options = verify::Options { done: earlier, ..cutover.verify_options() };
+        let progress = verify::Progress::default();
+        let state = self.state()?.clone();
+        let began = Instant::now();
+        let report = {
+            let work = verify(cutover, Some(&state), &options, &progress);
+            let mut work = std::pin::pin!(work);
+            let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+            let mut kept = Instant::now();
+            loop {
+                tokio::select! {
+                    done = &mut work => break done?,
+                    _ = tick.tick() => {
+                        self.note(Notice::Progress(verify_progress(&progress, began)));
+                        if kept.elapsed() >= KEEP_INTERVAL {
+                            kept = Instant::now();
+                            self.keep_equal(&progress).await?;
+                        }
+                    }
+                }
+            }
+        };
+        if report.verdict() != verify::Verdict::Equal {
+            self.keep_equal(&progress).await?;
+        }
+        Ok(report)
+    }
+
+    /// Notes which tables are done with, so that a verification that is broken off need not begin anew.
+    async fn keep_equal(&mut self, progress: &verify::Progress) -> EngineResult<()> {
+        for tables in progress.take_equal().chunks(TABLES_AT_ONCE) {
+            self.say(Command::TablesVerified { tables: tables.to_vec() }).await?;
+        }
+        Ok(())
     }
 
     /// Asks the user's own questions before a switch: every one must be answered as expected.

@@ -52,7 +52,7 @@ pub(super) async fn walk(tables: &[Arc<Comparison>], mut pair: Pair, sender: mps
             let why = table.refusal(&error).ok_or(error)?;
             let mut findings = shared.findings();
             findings.unsettled(table.unsettled(why));
-            shared.merge(findings);
+            shared.found(table, findings);
         }
         shared.part_done(table);
     }
@@ -148,7 +148,7 @@ impl<'a> Worker<'a> {
             let next = queue.lock().await.recv().await;
             let Some(work) = next else { return Ok(()) };
             let findings = self.attempt(&work).await?;
-            self.shared.merge(findings);
+            self.shared.found(work.table(), findings);
             self.shared.part_done(work.table());
         }
     }
@@ -217,7 +217,9 @@ impl<'a> Worker<'a> {
     async fn digests(&mut self, table: &Comparison, range: &Range) -> PgResult<(Digest, Digest)> {
         let [authority, follower] = &table.sides;
         let (authority, follower) = self.pair.ask(&table.doing(), &authority.digest(range), &follower.digest(range)).await?;
-        Ok((digest(&authority, table)?, digest(&follower, table)?))
+        let (authority, follower) = (digest(&authority, table)?, digest(&follower, table)?);
+        self.shared.rate.spend(u64::try_from(authority.rows.max(follower.rows)).unwrap_or(0)).await;
+        Ok((authority, follower))
     }
 
     /// Cuts a part after every `rows` rows of one side.
@@ -276,6 +278,7 @@ impl<'a> Worker<'a> {
         loop {
             let page = self.pair.at(role).query(&table.doing(), &table.at(role).rows(&rest, page_rows)).await?;
             let rows: Vec<(Key, [i64; 2])> = page.iter().map(keyed).collect();
+            self.shared.rate.spend(rows.len() as u64).await;
             let mut differing = Vec::new();
             for rows in rows.chunks(LOOKUP_KEYS) {
                 self.look_up(table, role, rows, &mut differing).await?;

@@ -21,6 +21,7 @@ mod mend;
 mod multiset;
 mod ordering;
 mod progress;
+mod rate;
 mod repair;
 mod report;
 mod scope;
@@ -35,12 +36,12 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use cutover_core::{Side, plan::DatabaseUrl};
+use cutover_core::{Lsn, Side, VerifiedTable, plan::DatabaseUrl};
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
 
@@ -54,9 +55,10 @@ pub use self::{
 };
 use self::{
     chunks::{Worker, walk},
-    following::Watch,
+    following::{Watch, insert_position},
     in_stream::Carrier,
     mend::Slot,
+    rate::Rate,
     report::Findings,
     scope::Scope,
     session::{Pair, Session},
@@ -81,6 +83,11 @@ pub struct Options {
     pub chunk_rows_of: BTreeMap<QualifiedName, u32>,
     /// How often a row that differs is looked at again while both sides move, where the stream can't decide about it.
     pub rechecks: u32,
+    /// Tables that were found equal before the verification was broken off. They count, and are not compared again
+    /// unless they were altered meanwhile.
+    pub done: Vec<VerifiedTable>,
+    /// Rows compared in a second, at most.
+    pub max_rate: Option<u64>,
     /// The tables to compare, a partitioned one with its partitions; all where absent.
     pub tables: Option<Vec<QualifiedName>>,
     /// Whether both sides' values of the columns that differ are reported, as far as they may be shown.
@@ -100,6 +107,8 @@ impl Default for Options {
             chunk_rows: 10_000,
             chunk_rows_of: BTreeMap::new(),
             rechecks: 5,
+            done: Vec::new(),
+            max_rate: None,
             tables: None,
             values: false,
             redact: Vec::new(),
@@ -140,13 +149,16 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
     let began = Instant::now();
     let application = names.application("verify");
     let mut pair = Pair::new(sides.authority, sides.follower, &application);
+    let lsn = insert_position(&mut pair.authority).await?;
     let scope = Scope::read(&mut pair, sides, options).await?;
-    let mut tables: Vec<_> = scope.comparisons.into_iter().map(Arc::new).collect();
+    let (earlier, comparisons) = part(scope.comparisons, &options.done);
+    let mut tables: Vec<_> = comparisons.into_iter().map(Arc::new).collect();
     // The largest first, so that no single one is left to the end.
     tables.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));
     progress.begin(tables.len() as u64, tables.iter().map(|table| table.estimated_rows as u64).sum());
-    let watch = sides.watch(&application, options);
-    let shared = Shared { watch, carrier: Carrier::new(), options, progress, findings: Mutex::new(scope.findings) };
+    progress.from(lsn);
+    let (watch, rate) = (sides.watch(&application, options), Rate::new(options.max_rate));
+    let shared = Shared { watch, carrier: Carrier::new(), options, progress, findings: Mutex::new(scope.findings), rate };
     let compared = compare(&shared, &tables, pair, sides, &application).await;
     shared.carrier.tidy(&mut Session::new(Role::Follower, sides.follower, &application)).await;
     compared?;
@@ -155,9 +167,10 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
     let seconds = began.elapsed().as_secs_f64();
     Ok(Report {
         authority: sides.authority_side,
-        tables: tables.len() as u64,
+        lsn: earlier.iter().map(|table| table.lsn).fold(lsn, Lsn::min),
+        tables: (tables.len() + earlier.len()) as u64,
         chunks: findings.chunks,
-        rows: findings.rows,
+        rows: findings.rows + earlier.iter().map(|table| table.rows).sum::<u64>(),
         seconds,
         rows_per_s: findings.rows as f64 / seconds.max(0.001),
         rechecked_rows: findings.rechecked_rows,
@@ -168,6 +181,19 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
         skipped: scope.skipped,
         notes: scope.notes,
     })
+}
+
+/// Those that were found equal before and are defined as they were then, and the others.
+fn part(comparisons: Vec<Comparison>, done: &[VerifiedTable]) -> (Vec<&VerifiedTable>, Vec<Comparison>) {
+    let done: BTreeMap<_, _> = done.iter().map(|table| ((&table.schema, &table.name), table)).collect();
+    let (mut earlier, mut others) = (Vec::new(), Vec::new());
+    for table in comparisons {
+        match done.get(&(&table.name.schema, &table.name.name)) {
+            Some(before) if before.definition == table.definition => earlier.push(*before),
+            _ => others.push(table),
+        }
+    }
+    (earlier, others)
 }
 
 /// One walker cuts the tables into chunks, and the workers compare them as they come.
@@ -223,6 +249,8 @@ enum Method {
 /// One table to compare.
 struct Comparison {
     name: QualifiedName,
+    /// A digest of its definition on both sides.
+    definition: String,
     method: Method,
     /// The names of the key's columns.
     key: Vec<String>,
@@ -237,6 +265,10 @@ struct Comparison {
     estimated_rows: f64,
     /// Parts of the work not done yet: its chunks under way, and the walk.
     open: AtomicUsize,
+    /// Rows compared so far.
+    rows: AtomicU64,
+    /// Something of it differs, or could not be established.
+    faulty: AtomicBool,
 }
 
 impl Comparison {
@@ -249,8 +281,21 @@ impl Comparison {
         bytes: f64,
         estimated_rows: f64,
     ) -> Self {
-        let redacted = Vec::new();
-        Self { name, method, key, redacted, sides, slots: Vec::new(), chunk_rows, bytes, estimated_rows, open: AtomicUsize::new(1) }
+        Self {
+            name,
+            definition: String::new(),
+            method,
+            key,
+            redacted: Vec::new(),
+            sides,
+            slots: Vec::new(),
+            chunk_rows,
+            bytes,
+            estimated_rows,
+            open: AtomicUsize::new(1),
+            rows: AtomicU64::new(0),
+            faulty: AtomicBool::new(false),
+        }
     }
 
     fn at(&self, role: Role) -> &TableSql {
@@ -293,11 +338,21 @@ struct Shared<'a> {
     options: &'a Options,
     progress: &'a Progress,
     findings: Mutex<Findings>,
+    rate: Rate,
 }
 
 impl Shared<'_> {
     fn findings(&self) -> Findings {
         Findings::keeping(self.options.max_differences)
+    }
+
+    /// Takes over what a part of the work on a table has found.
+    fn found(&self, table: &Comparison, findings: Findings) {
+        table.rows.fetch_add(findings.rows, Ordering::Relaxed);
+        if findings.differences_total + findings.unsettled_total > 0 {
+            table.faulty.store(true, Ordering::Relaxed);
+        }
+        self.merge(findings);
     }
 
     fn merge(&self, findings: Findings) {
@@ -308,7 +363,7 @@ impl Shared<'_> {
     /// One part of the work on a table is done.
     fn part_done(&self, table: &Comparison) {
         if table.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.progress.table_done();
+            self.progress.table_done(table);
         }
     }
 }

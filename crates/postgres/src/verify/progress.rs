@@ -1,6 +1,13 @@
 //! How far a verification is, for whoever looks on.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use cutover_core::{Lsn, VerifiedTable};
+
+use super::Comparison;
 
 /// How far a verification is. Written while it runs, and read from anywhere at any time.
 #[derive(Debug, Default)]
@@ -11,6 +18,14 @@ pub struct Progress {
     rows_done: AtomicU64,
     chunks_done: AtomicU64,
     differences: AtomicU64,
+    equal: Mutex<EqualTables>,
+}
+
+/// Tables that were found equal.
+#[derive(Debug, Default)]
+struct EqualTables {
+    from: Lsn,
+    tables: Vec<VerifiedTable>,
 }
 
 /// The numbers of a [`Progress`] at one moment.
@@ -44,6 +59,17 @@ impl Progress {
         }
     }
 
+    /// Takes the tables that were compared since this was last asked, and are the same on both sides.
+    #[must_use]
+    pub fn take_equal(&self) -> Vec<VerifiedTable> {
+        std::mem::take(&mut self.equal().tables)
+    }
+
+    /// Where the authority's log is before the first row is compared.
+    pub(super) fn from(&self, lsn: Lsn) {
+        *self.equal() = EqualTables { from: lsn, tables: Vec::new() };
+    }
+
     pub(super) fn begin(&self, tables: u64, estimated_rows: u64) {
         self.tables.store(tables, Relaxed);
         self.estimated_rows.store(estimated_rows, Relaxed);
@@ -58,7 +84,23 @@ impl Progress {
         self.differences.fetch_add(differences, Relaxed);
     }
 
-    pub(super) fn table_done(&self) {
+    /// A table is compared.
+    pub(super) fn table_done(&self, table: &Comparison) {
         self.tables_done.fetch_add(1, Relaxed);
+        if !table.faulty.load(Relaxed) {
+            let mut equal = self.equal();
+            let verified = VerifiedTable {
+                schema: table.name.schema.clone(),
+                name: table.name.name.clone(),
+                definition: table.definition.clone(),
+                lsn: equal.from,
+                rows: table.rows.load(Relaxed),
+            };
+            equal.tables.push(verified);
+        }
+    }
+
+    fn equal(&self) -> MutexGuard<'_, EqualTables> {
+        self.equal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

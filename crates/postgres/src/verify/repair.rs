@@ -18,6 +18,7 @@ use super::{
     in_stream::{Carrier, Errand, Mending, Stop},
     judge::{Ruling, compare_still},
     mend,
+    rate::Rate,
     report::{Difference, DifferenceKind, Findings, Unsettled},
     scope::Scope,
     session::Pair,
@@ -73,6 +74,7 @@ pub async fn repair(
         options,
         progress: &Progress::default(),
         findings: Findings::default().into(),
+        rate: Rate::new(None),
     };
     let watch = shared.watch.as_ref().ok_or_else(no_stream)?;
     let mut repair = Repair::default();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cutover_core::Side;
+use cutover_core::{Lsn, Side};
 use serde::Serialize;
 
 use super::{Key, values::ColumnValues};
@@ -147,13 +147,15 @@ fn key_text(key: &[(String, String)]) -> String {
 pub struct Report {
     /// The side that the other one is measured by.
     pub authority: Side,
-    /// Tables compared.
+    /// The position of the authority's log before the first row was compared, by whichever part of the verification.
+    pub lsn: Lsn,
+    /// Tables compared, with those of an earlier part.
     pub tables: u64,
-    /// Chunks compared.
+    /// Chunks compared by this part.
     pub chunks: u64,
-    /// Rows of the authority that were compared.
+    /// Rows of the authority that were compared, with those of an earlier part.
     pub rows: u64,
-    /// How long it took. Unit: seconds.
+    /// How long this part took. Unit: seconds.
     pub seconds: f64,
     /// Rows per second.
     pub rows_per_s: f64,

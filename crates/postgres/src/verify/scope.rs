@@ -1,7 +1,11 @@
 //! Which tables are compared, and how each.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::atomic::AtomicBool,
+};
 
+use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
 use super::{
@@ -174,7 +178,9 @@ impl Builder<'_> {
         if whole {
             scope.note(name, "compared as a whole, because the sides are not partitioned alike".to_owned());
         }
+        let known = scope.findings.differences_total;
         let columns = compare_columns(scope, authority, follower);
+        let faulty = AtomicBool::new(scope.findings.differences_total > known);
         let redacted: Vec<String> =
             authority.columns.iter().map(|column| column.name.clone()).filter(|column| self.redacted(name, column)).collect();
         let shown = self.options.values.then(|| columns.iter().map(|column| !redacted.contains(column)).collect::<Vec<_>>());
@@ -190,7 +196,8 @@ impl Builder<'_> {
         let (bytes, rows) = self.size(authority, whole);
         let most = self.setting(name, &self.options.chunk_rows_of).copied().unwrap_or(self.options.chunk_rows);
         let comparison = Comparison::new(name.clone(), method, key, sides, chunk_rows(most, bytes, rows), bytes.max(0.0), rows.max(0.0));
-        scope.comparisons.push(Comparison { slots: slots(authority, follower), redacted, ..comparison });
+        let definition = definition([authority, follower], whole);
+        scope.comparisons.push(Comparison { slots: slots(authority, follower), redacted, definition, faulty, ..comparison });
     }
 
     /// What was said of a table, or of the one that it is a partition of.
@@ -262,6 +269,14 @@ fn compare_columns(scope: &mut Scope, authority: &Table, follower: &Table) -> Ve
     let mut names: Vec<String> = both.iter().map(|column| column.name.clone()).collect();
     names.sort_unstable();
     names
+}
+
+/// A digest of what a comparison depends on, besides the rows: which tables these are, and their columns and key.
+fn definition(sides: [&Table; 2], whole: bool) -> String {
+    let columns = |table: &Table| table.columns.iter().map(|column| (column.name.clone(), column.type_name.clone())).collect::<Vec<_>>();
+    let facts = sides.map(|table| (table.oid, columns(table), table.key.clone()));
+    let digest = Sha256::digest(format!("{facts:?} {whole}"));
+    hex::encode(digest.get(..8).unwrap_or_default())
 }
 
 /// The follower's columns, as a row for it is written.

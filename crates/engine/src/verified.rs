@@ -1,0 +1,223 @@
+//! What verifications have established, as the journal tells it: the last one that came to its end, and how far one came
+//! that was broken off.
+
+use std::time::Duration;
+
+use cutover_core::{Command, Event, Lsn, Preparation, State, Verification, VerifiedTable};
+use cutover_postgres::{catalogue::QualifiedName, verify::Report};
+use serde::Serialize;
+
+use crate::{
+    Cutover, EngineError, EngineResult,
+    log::{Log, Voice, now_ms, read},
+};
+
+/// For so long a verification that was broken off can be gone on with. Its claim begins where it began.
+const RESUME_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
+/// The last verification of the sides as they are now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LastVerification {
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// The position of the authority's log before the first row was compared; absent in journals of earlier versions.
+    pub lsn: Option<Lsn>,
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+impl LastVerification {
+    /// How long ago it ended.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        age(self.at_ms)
+    }
+}
+
+impl Cutover {
+    /// The last verification of all tables, if it found no difference: since the side in charge is in charge, and since
+    /// rows were repaired.
+    ///
+    /// # Errors
+    /// If the journal can't be read.
+    pub async fn last_verification(&self) -> EngineResult<Option<LastVerification>> {
+        Ok(last(&self.history().await?))
+    }
+
+    /// Whether both sides are to be compared again before a switch, by what the plan says of the last verification's age.
+    #[must_use]
+    pub fn is_verification_due(&self, last: Option<&LastVerification>) -> bool {
+        is_due(last, self.plan.verify.max_age)
+    }
+
+    /// What has happened, and when, in milliseconds since 1970.
+    pub(crate) async fn history(&self) -> EngineResult<Vec<(i64, Event)>> {
+        self.entries().await?.iter().map(|entry| Ok((entry.at_ms, read(entry)?))).collect()
+    }
+
+    /// Keeps in the journal what a verification of all tables found that began when the cutover stood at `before`,
+    /// unless the database changed hands meanwhile: then it is about no side in charge. It drives nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Held`] where somebody drives the cutover, [`EngineError::Refused`] where nothing follows.
+    pub async fn keep_verification(&self, actor: &str, before: &State, report: &Report) -> EngineResult<()> {
+        let hold = self.journal.drive(actor).await.map_err(EngineError::Held)?;
+        let kept = self.append_verification(actor, before, report).await;
+        // Whoever drives next must not meet it: a repair may follow at once.
+        hold.release().await;
+        kept
+    }
+
+    async fn append_verification(&self, actor: &str, before: &State, report: &Report) -> EngineResult<()> {
+        let mut log = Log::load(&*self.journal).await?;
+        let now = log.begun()?;
+        if (now.authority, &now.pauses) != (report.authority, &before.pauses) {
+            return Ok(());
+        }
+        let events = log.decide(Command::Verified(verification(report)))?;
+        log.append(events, &Voice { actor: actor.to_owned(), reason: String::new() }).await?;
+        Ok(())
+    }
+}
+
+/// What a report has established.
+pub(crate) fn verification(report: &Report) -> Verification {
+    Verification { lsn: report.lsn, tables: report.tables, rows: report.rows, differences: report.differences_total }
+}
+
+fn last(history: &[(i64, Event)]) -> Option<LastVerification> {
+    let mut last = None;
+    for &(at_ms, ref event) in history {
+        match event {
+            Event::Prepared { step: Preparation::Verify, facts } => {
+                let number = |name: &str| facts.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+                let lsn = facts.get("lsn").and_then(|lsn| lsn.as_str()).and_then(|lsn| lsn.parse().ok());
+                last = Some(LastVerification { tables: number("tables"), rows: number("rows"), lsn, at_ms });
+            }
+            Event::Verified(Verification { lsn, tables, rows, differences }) => {
+                last = (*differences == 0).then_some(LastVerification { tables: *tables, rows: *rows, lsn: Some(*lsn), at_ms });
+            }
+            Event::Committed | Event::RepairStarted { .. } => last = None,
+            _ => {}
+        }
+    }
+    last
+}
+
+/// The tables that a verification had finished when it was broken off, not long ago. Those whose rows were repaired since
+/// are not among them.
+pub(crate) fn unfinished(history: &[(i64, Event)], max_age: Option<Duration>) -> Vec<VerifiedTable> {
+    let within = max_age.unwrap_or(RESUME_WITHIN).min(RESUME_WITHIN);
+    let mut finished: Vec<VerifiedTable> = Vec::new();
+    let mut before_repair = Vec::new();
+    for (at_ms, event) in history {
+        match event {
+            Event::TablesVerified { tables } if age(*at_ms) <= within => finished.extend(tables.iter().cloned()),
+            // Not known what became of it, until it has come to its end.
+            Event::RepairStarted { .. } => before_repair = std::mem::take(&mut finished),
+            Event::Repaired { still_different: 0, tables, .. } => {
+                finished = std::mem::take(&mut before_repair);
+                finished.retain(|table| !tables.contains_key(&name(table).to_string()));
+            }
+            Event::Prepared { .. } | Event::Verified(Verification { differences: 0, .. }) | Event::Committed => finished.clear(),
+            _ => {}
+        }
+    }
+    finished
+}
+
+fn is_due(last: Option<&LastVerification>, max_age: Option<Duration>) -> bool {
+    max_age.is_some_and(|max_age| last.is_none_or(|last| last.age() > max_age))
+}
+
+fn name(table: &VerifiedTable) -> QualifiedName {
+    QualifiedName { schema: table.schema.clone(), name: table.name.clone() }
+}
+
+/// How long ago a moment is. One that is to come, by a clock that was wrong, is as far from now as one gone by.
+fn age(at_ms: i64) -> Duration {
+    Duration::from_millis(now_ms().abs_diff(at_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn now(events: &[Event]) -> Vec<(i64, Event)> {
+        events.iter().map(|event| (now_ms(), event.clone())).collect()
+    }
+
+    fn equal(names: &[&str]) -> Event {
+        let table = |name: &&str| VerifiedTable {
+            schema: "public".to_owned(),
+            name: (*name).to_owned(),
+            definition: String::new(),
+            lsn: Lsn(7),
+            rows: 3,
+        };
+        Event::TablesVerified { tables: names.iter().map(table).collect() }
+    }
+
+    fn verified(differences: u64) -> Event {
+        Event::Verified(Verification { lsn: Lsn(7), tables: 2, rows: 6, differences })
+    }
+
+    fn repaired(still_different: u64, table: &str) -> Event {
+        let tables = BTreeMap::from([(table.to_owned(), 1)]);
+        Event::Repaired { repaired: 1, equal_meanwhile: 0, still_different, tables }
+    }
+
+    fn left(events: &[Event]) -> Vec<String> {
+        unfinished(&now(events), None).into_iter().map(|table| table.name).collect()
+    }
+
+    fn is_known(events: &[Event]) -> bool {
+        last(&now(events)).is_some()
+    }
+
+    #[test]
+    fn a_verification_is_due_by_its_age() {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let ended = |at_ms: i64| LastVerification { tables: 1, rows: 1, lsn: None, at_ms };
+        let last = ended(now_ms() - 5 * 60 * 1000);
+        assert!(!is_due(Some(&last), None) && !is_due(None, None));
+        assert!(!is_due(Some(&last), Some(minutes(10))));
+        assert!(is_due(Some(&last), Some(minutes(4))));
+        assert!(is_due(None, Some(minutes(4))), "since a switch none was done");
+        assert!(is_due(Some(&ended(now_ms() + 5 * 60 * 1000)), Some(minutes(4))), "the clock was wrong");
+    }
+
+    #[test]
+    fn a_difference_a_repair_and_a_switch_end_what_was_known() {
+        assert!(is_known(&[verified(0)]));
+        assert!(!is_known(&[verified(0), verified(1)]));
+        assert!(!is_known(&[verified(0), Event::RepairStarted { rows: 1 }, repaired(0, "public.a")]));
+        assert!(!is_known(&[verified(0), Event::Committed]));
+        assert!(is_known(&[verified(1), verified(0)]));
+    }
+
+    #[test]
+    fn what_was_finished_counts_until_the_end_and_not_where_it_was_repaired() {
+        assert_eq!(left(&[equal(&["a"]), equal(&["b"])]), ["a", "b"]);
+        assert_eq!(left(&[equal(&["a"]), verified(1)]), ["a"], "the one that differs is compared again, and not all");
+        assert!(left(&[equal(&["a"]), verified(0)]).is_empty());
+        assert!(left(&[equal(&["a"]), Event::Committed]).is_empty());
+        let begun = Event::RepairStarted { rows: 1 };
+        assert_eq!(left(&[equal(&["a", "b"]), begun.clone(), repaired(0, "public.b")]), ["a"]);
+        assert!(left(&[equal(&["a", "b"]), begun.clone(), repaired(1, "public.b")]).is_empty(), "which still differs is not known");
+        assert!(left(&[equal(&["a", "b"]), begun]).is_empty(), "nor where it did not come to its end");
+    }
+
+    #[test]
+    fn what_was_finished_long_ago_is_compared_again() {
+        let history = [(now_ms() - 25 * 3600 * 1000, equal(&["old"])), (now_ms() - 3600 * 1000, equal(&["new"]))];
+        let names = |max_age| unfinished(&history, max_age).into_iter().map(|table| table.name).collect::<Vec<_>>();
+        assert_eq!(names(None), ["new"]);
+        assert_eq!(names(Some(Duration::from_secs(48 * 3600))), ["new"]);
+        assert!(names(Some(Duration::from_secs(60))).is_empty());
+    }
+}
