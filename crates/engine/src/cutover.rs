@@ -265,13 +265,21 @@ impl Cutover {
         let state = driver.state()?.clone();
         let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
         if goal == Goal::Switched && waits {
-            rehearse::require(&self.plan, &self.digest, &self.folder)?;
-            refuse_blocking(self.preflight(Standing::Complete { authority: Side::Source }).await?)?;
-            Box::pin(driver.verify_if_due()).await?;
+            self.may_switch().await?;
+            if Box::pin(driver.verify_if_due()).await? {
+                // Hours may have passed.
+                self.may_switch().await?;
+            }
             driver.user_checks().await?;
             driver.switch(Side::Target).await?;
         }
         Ok(driver.state()?.clone())
+    }
+
+    /// Nothing that can be known beforehand is in the way of a switch to the target.
+    async fn may_switch(&self) -> EngineResult<()> {
+        rehearse::require(&self.plan, &self.digest, &self.folder)?;
+        refuse_blocking(self.preflight(Standing::Complete { authority: Side::Source }).await?)
     }
 
     async fn begin(&self, driver: &mut Driver<'_>) -> EngineResult<()> {
@@ -388,11 +396,4 @@ fn nothing_to_go_back_from(name: &str) -> EngineError {
 
 fn refuse_blocking(findings: Vec<Finding>) -> EngineResult<()> {
     if findings.iter().any(Finding::blocks) { Err(EngineError::Findings { findings }) } else { Ok(()) }
-}
-
-impl Driver<'_> {
-    /// Finishes or undoes a switch that was begun; a preparation is not gone on with.
-    async fn run_unless_preparing(&mut self) -> EngineResult<()> {
-        if matches!(self.state()?.phase, Phase::Preparing { .. }) { Ok(()) } else { self.run().await }
-    }
 }

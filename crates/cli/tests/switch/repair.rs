@@ -19,18 +19,20 @@ async fn d19_rows_are_repaired_under_load_in_both_directions_and_the_journal_say
     let said = world.cutover(&[&REPAIR[..], &["--output", "json"]].concat()).await.code(0);
     let repair = &said.json()["repair"];
     assert_eq!(repair["still_different"], serde_json::json!([]), "{said:?}");
-    // A write of the application's may have made a row equal before we came.
+    // A write of the application's may have made the changed row equal before we came.
     let count = |name: &str| repair[name].as_u64().unwrap();
-    assert_eq!(count("repaired") + count("equal_meanwhile"), 3, "{said:?}");
+    assert!((2..=3).contains(&(count("repaired") + count("equal_meanwhile"))), "{said:?}");
+    assert!(world.status().await["verified"].is_null(), "what was repaired is not verified");
     assert_eq!(repair["tables"]["bank.accounts"], repair["repaired"], "at least what is missing and what is extra: {said:?}");
     world.cutover(&["verify"]).await.code(0);
+    assert!(world.status().await["verified"]["rows"].as_u64().unwrap() > 0);
     world.cutover(&["audit"]).await.code(0).says("repair_started").says("\"still_different\":0").says("somebody wrote there");
 
     world.cutover(&["run"]).await.code(0);
     assert_eq!(world.authority().await, "target");
     // Now the source follows.
     world.meddle(&world.source, &MEDDLED.replace("777001", "777002")).await;
-    world.cutover(&REPAIR).await.code(0).says("before:   3 rows differ").says("0 still different");
+    world.cutover(&REPAIR).await.code(0).says("rows differ").says("0 still different");
     world.cutover(&["audit", "--verify"]).await.code(0);
     world.judge(load).await;
     for cluster in [&world.source, &world.target] {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use cutover_core::{Action, Changes, Command, Fence, Side, State, Step, Writes, next};
+use cutover_core::{Action, Changes, Command, Fence, Phase, Side, State, Step, Writes, next};
 use cutover_journal::Hold;
 use cutover_postgres::PgError;
 use tokio::{sync::watch, time::Instant};
@@ -173,6 +173,11 @@ impl<'a> Driver<'a> {
             }),
             done => done,
         }
+    }
+
+    /// Finishes or undoes a switch that was begun; a preparation is not gone on with.
+    pub(crate) async fn run_unless_preparing(&mut self) -> EngineResult<()> {
+        if matches!(self.state()?.phase, Phase::Preparing { .. }) { Ok(()) } else { self.run().await }
     }
 
     async fn run_steps(&mut self) -> EngineResult<()> {

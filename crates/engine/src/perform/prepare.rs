@@ -93,11 +93,11 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Verifies once more before a switch, where the last time is longer ago than the plan allows.
-    pub(crate) async fn verify_if_due(&mut self) -> EngineResult<()> {
+    /// Verifies once more before a switch, where the last time is longer ago than the plan allows. Says whether it was.
+    pub(crate) async fn verify_if_due(&mut self) -> EngineResult<bool> {
         let last = self.cutover.last_verification().await?;
         if !self.cutover.is_verification_due(last.as_ref()) {
-            return Ok(());
+            return Ok(false);
         }
         self.note(Notice::Note("the last verification is too old, or there is none, so both sides are compared again".to_owned()));
         let mut interrupt = self.interrupt.clone();
@@ -109,7 +109,8 @@ impl Driver<'_> {
         if report.verdict() != verify::Verdict::Inconclusive {
             self.say(Command::Verified(verified::verification(&report))).await?;
         }
-        judge(&report)
+        judge(&report)?;
+        Ok(true)
     }
 
     /// Compares all tables, but for those that an earlier verification had finished when it was broken off. The report
