@@ -32,6 +32,10 @@ work=
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -p "$samples"
+# A machine that has never looked knows of no package.
+if [ "$(id -u)" = 0 ] && ! ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1; then
+  apt-get update -qq >/dev/null 2>&1 || true
+fi
 fetch icinga2-ido-pgsql usr/share/icinga2-ido-pgsql/schema/pgsql.sql
 fetch kea-admin usr/share/kea/scripts/pgsql/dhcpdb_create.pgsql
 fetch pdns-backend-pgsql usr/share/pdns-backend-pgsql/schema/schema.pgsql.sql
