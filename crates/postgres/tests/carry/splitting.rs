@@ -280,6 +280,11 @@ async fn again(pair: &Pair) {
     take_away(pair).await;
     assert_eq!(copy_rows(in_parts(pair), Arc::default(), async |_: Snapshot| {}).await.unwrap().rows, ROWS + 2);
     assert_eq!(pair.assert_equal().await["\"public\".\"big\""], ROWS.cast_signed());
+    is_followed(pair).await;
+}
+
+/// No session of the copy is left, and the stream carries what comes after it.
+pub(crate) async fn is_followed(pair: &Pair) {
     pair.wait_for_none("copy").await;
     pair.indexes().await.unwrap();
     pair.follow(Stream::Forward).await;
