@@ -24,7 +24,7 @@ use super::{
     Comparison, Key, Role,
     following::{LOOK_EVERY, Wait, Watch, insert_position},
     judge::{States, in_order},
-    mend, refusal,
+    mend,
     session::{Pair, Param, Query, Session},
 };
 use crate::{PgError, PgResult, gate, names::literal};
@@ -221,7 +221,7 @@ impl Carrier {
         if let Err(error) = begin(authority, table, &id, statement, keys, errand).await {
             if matches!(errand, Errand::Mend(_)) {
                 roll_back(authority).await;
-                return Ok(Err(refusal(&error).ok_or(error)?));
+                return Ok(Err(table.refusal(&error).ok_or(error)?));
             }
             self.give_up(authority, error).await?;
             return Ok(Err("the stream does not carry looks".to_owned()));
@@ -230,7 +230,7 @@ impl Carrier {
             Ok((authority, held)) => Ok(Ok(Sent { id, authority, held })),
             Err(error) => {
                 roll_back(authority).await;
-                Ok(Err(refusal(&error).ok_or(error)?))
+                Ok(Err(table.refusal(&error).ok_or(error)?))
             }
         }
     }
