@@ -50,7 +50,7 @@ async fn b16_a_follower_that_is_behind_is_waited_for() {
     assert_eq!((report.verdict, report.tries), (Verdict::Pass, 1), "{report:#?}");
     databases.at_follower("UPDATE t SET v = 2").await;
     let report = ask(&databases.sides(), "SELECT v FROM public.t", &options).await;
-    assert_eq!((report.verdict, report.tries), (Verdict::Fail, 3), "{report:#?}");
+    assert_eq!(report.verdict, Verdict::Fail, "{report:#?}");
     databases.end().await;
 }
 
@@ -83,8 +83,8 @@ async fn b16_an_answer_that_comes_and_goes_is_never_called_different() {
         }
     };
     let asking = async {
-        let options = Options { rechecks: 10, ..Options::default() };
-        for _ in 0..40 {
+        for rechecks in (0..10).cycle().take(60) {
+            let options = Options { rechecks, ..Options::default() };
             let report = ask(&databases.sides(), "SELECT v FROM public.t", &options).await;
             assert_ne!(report.verdict, Verdict::Fail, "{report:#?}");
         }

@@ -16,6 +16,14 @@ pub(super) type Row = Vec<Option<String>>;
 /// An answer, its rows in order of their text: two sides may sort differently.
 pub(super) type Rows = Vec<Row>;
 
+/// What a side answered, and when.
+pub(super) struct Answered {
+    pub(super) rows: Rows,
+    /// The snapshot that it was answered from, as the server writes it: where two are the same, no transaction that writes
+    /// ended between them.
+    pub(super) snapshot: String,
+}
+
 /// Rows of an answer, at most.
 const MOST_ROWS: usize = 1000;
 
@@ -34,7 +42,7 @@ pub(super) struct Refused {
 }
 
 /// Asks once, in a transaction of its own.
-pub(super) async fn ask(session: &mut Session, check: &Check, side: Side) -> Result<Rows, Refused> {
+pub(super) async fn ask(session: &mut Session, check: &Check, side: Side) -> Result<Answered, Refused> {
     let answer = match session.client().await {
         Ok(client) => match timeout(check.timeout + NETWORK_MARGIN, read(client, check, side)).await {
             Ok(answer) => answer,
@@ -50,9 +58,12 @@ pub(super) async fn ask(session: &mut Session, check: &Check, side: Side) -> Res
 }
 
 /// All on one connection: one made anew in between would be outside the read-only transaction.
-async fn read(client: &Client, check: &Check, side: Side) -> PgResult<Rows> {
+async fn read(client: &Client, check: &Check, side: Side) -> PgResult<Answered> {
     let failed = |error| PgError::sql(doing(side), error);
     client.batch_execute(&begin(check)).await.map_err(failed)?;
+    // Once a snapshot is taken, PostgreSQL refuses to make the transaction writable, whatever the user's SQL says.
+    let snapshot = client.query_one("SELECT pg_catalog.txid_current_snapshot()::text", &[]).await.map_err(failed)?;
+    let snapshot = snapshot.try_get(0).map_err(failed)?;
     // The server prepares a single statement only, so what is run afterwards is one as well.
     let statement = client.prepare(&check.sql).await.map_err(failed)?;
     if statement.columns().is_empty() {
@@ -73,15 +84,11 @@ async fn read(client: &Client, check: &Check, side: Side) -> PgResult<Rows> {
     }
     client.batch_execute("ROLLBACK").await.map_err(failed)?;
     rows.sort();
-    Ok(rows)
+    Ok(Answered { rows, snapshot })
 }
 
-/// The snapshot is taken before the user's SQL runs: from then on PostgreSQL refuses to make the transaction writable.
 fn begin(check: &Check) -> String {
-    format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SELECT count(*) FROM pg_catalog.pg_am; SET LOCAL statement_timeout = {}",
-        check.timeout.as_millis()
-    )
+    format!("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = {}", check.timeout.as_millis())
 }
 
 fn values(row: &SimpleQueryRow) -> Result<Row, tokio_postgres::Error> {

@@ -4,8 +4,9 @@
 //! it has applied the authority's position behind a1 (f), and at the authority again (a2). Where a1 and a2 are the same,
 //! f has to be the same too. Where they are not, the answer moved, and it is looked at again; one that moves each time is
 //! *inconclusive*. An answer may also move and come back between a1 and a2, as a number of running jobs does, and f be
-//! right all the same. So a difference is established when [`SEEN_DIFFERENT`] tries saw one, and f was each time an
-//! answer that the authority has given in none of them.
+//! right all the same. So a difference is established where nothing at all was written between a1 and a2 (their snapshots
+//! are the same), or where [`SEEN_DIFFERENT`] tries saw one, and f was each time an answer that the authority has given in
+//! none of them.
 //!
 //! A fixed expectation needs no second look at the authority: the follower shows each transaction whole or not at all,
 //! so what always holds at the one always holds at the other.
@@ -24,7 +25,7 @@ use cutover_core::{
     plan::{Check, Expect},
 };
 
-use self::ask::{Refused, Rows, ask};
+use self::ask::{Answered, Refused, Rows, ask};
 pub use self::report::{Answer, Report, Verdict};
 use super::{
     Options, Role, Sides,
@@ -33,10 +34,12 @@ use super::{
 };
 use crate::names::Names;
 
-/// How often both sides must be seen to answer differently, while the authority's answer does not move.
-const SEEN_DIFFERENT: u32 = 3;
+/// How often both sides must be seen to answer differently under writes, while the authority's answer does not move. One
+/// that has two values, each as likely at each look, is taken for different once in four million times.
+const SEEN_DIFFERENT: u32 = 8;
 
-/// Asks both sides, and again up to `options.rechecks` times where the authority's answer moves. Writes nothing. Whatever
+/// Asks both sides, and again up to `options.rechecks` times where the authority's answer moves, and up to
+/// [`SEEN_DIFFERENT`] times where they differ. Writes nothing. Whatever
 /// goes wrong is in the report: where no answer came it is inconclusive, where the server refused the SQL it has failed.
 pub async fn run(check: &Check, sides: &Sides<'_>, names: &Names, options: &Options) -> Report {
     let began = Instant::now();
@@ -90,8 +93,15 @@ enum Seen {
     AsExpected,
     /// Not as a fixed expectation says: at whom.
     Unexpected(Vec<Role>),
-    Different,
+    Different(Under),
     Moved,
+}
+
+/// Whether anything was written at the authority while both sides were asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Under {
+    Stillness,
+    Writes,
 }
 
 /// One check under way.
@@ -114,16 +124,17 @@ struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// Asks until it is settled: at most `tries` times where the answer moves, and as often as differences are seen besides.
     async fn settle(&mut self, tries: u32) -> Result<Outcome, Refused> {
-        while self.tries < tries {
+        while self.tries - self.different() < tries {
             self.tries += 1;
             match self.look().await? {
                 Seen::AsExpected => return Ok(Outcome::new(Verdict::Pass, "")),
                 Seen::Unexpected(roles) => return Ok(Outcome::new(Verdict::Fail, self.unexpected(&roles))),
-                Seen::Different if self.different() >= SEEN_DIFFERENT.min(tries) => {
+                Seen::Different(under) if under == Under::Stillness || self.different() >= SEEN_DIFFERENT => {
                     return Ok(Outcome::new(Verdict::Fail, "the two sides answer differently"));
                 }
-                Seen::Different | Seen::Moved => {}
+                Seen::Different(_) | Seen::Moved => {}
             }
         }
         let why = format!("the {}'s answer moved, or came and went, in each of {} tries", self.authority, self.tries);
@@ -141,25 +152,25 @@ impl Asking<'_> {
         let before = self.ask(Role::Authority).await?;
         self.let_follow().await?;
         let follower = self.ask(Role::Follower).await?;
-        if let Some(seen) = as_fixed(&self.check.expect, &before, &follower) {
+        if let Some(seen) = as_fixed(&self.check.expect, &before.rows, &follower.rows) {
             return Ok(seen);
         }
         let after = self.ask(Role::Authority).await?;
-        self.given.extend([hash(&before), hash(&after)]);
+        self.given.extend([hash(&before.rows), hash(&after.rows)]);
         let seen = as_each_other(&before, &follower, &after);
-        if seen == Seen::Different {
-            self.deviating.push(hash(&follower));
+        if matches!(seen, Seen::Different(_)) {
+            self.deviating.push(hash(&follower.rows));
         }
         Ok(seen)
     }
 
-    async fn ask(&mut self, role: Role) -> Result<Rows, Refused> {
+    async fn ask(&mut self, role: Role) -> Result<Answered, Refused> {
         let side = self.side(role);
         let at = at(role);
         self.refused[at] = None;
         let answer = Box::pin(ask(self.pair.at(role), self.check, side)).await;
         match &answer {
-            Ok(rows) => self.answers[at] = Some(rows.clone()),
+            Ok(answered) => self.answers[at] = Some(answered.rows.clone()),
             Err(refused) => {
                 self.answers[at] = None;
                 self.refused[at] = Some(refused.why.clone());
@@ -243,13 +254,15 @@ fn hash(rows: &Rows) -> u64 {
     hasher.finish()
 }
 
-fn as_each_other(before: &Rows, follower: &Rows, after: &Rows) -> Seen {
-    if before != after {
+fn as_each_other(before: &Answered, follower: &Answered, after: &Answered) -> Seen {
+    if before.rows != after.rows {
         Seen::Moved
-    } else if before == follower {
+    } else if before.rows == follower.rows {
         Seen::AsExpected
+    } else if before.snapshot == after.snapshot {
+        Seen::Different(Under::Stillness)
     } else {
-        Seen::Different
+        Seen::Different(Under::Writes)
     }
 }
 
@@ -263,9 +276,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_moved_is_never_equal_and_never_different() {
-        let (one, two) = (rows(&["1"]), rows(&["2"]));
+        let answered = |value: &str, snapshot: &str| Answered { rows: rows(&[value]), snapshot: snapshot.to_owned() };
+        let (one, two, later) = (answered("1", "5:5:"), answered("2", "5:5:"), answered("1", "5:6:"));
         assert_eq!(as_each_other(&one, &one, &one), Seen::AsExpected);
-        assert_eq!(as_each_other(&one, &two, &one), Seen::Different);
+        assert_eq!(as_each_other(&one, &two, &one), Seen::Different(Under::Stillness));
+        assert_eq!(as_each_other(&one, &two, &later), Seen::Different(Under::Writes));
         assert_eq!(as_each_other(&one, &one, &two), Seen::Moved);
         assert_eq!(as_each_other(&one, &two, &two), Seen::Moved);
     }
