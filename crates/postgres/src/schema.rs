@@ -23,7 +23,8 @@ const OURS_SQL: &str = "SELECT pg_catalog.concat_ws(' ', tableoid::oid, oid) FRO
          JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace = pg_catalog.to_regnamespace('cutover')";
 
 /// The definitions of a database, in a file that goes with this value.
-pub(crate) struct Dump {
+#[derive(Debug)]
+pub struct Dump {
     tools: Tools,
     folder: TempDir,
     /// Catalogue and OID of what is left out of its lists: what is ours, and what the target can't take because it reaches what is left out.
@@ -43,12 +44,13 @@ pub(crate) enum Section {
 }
 
 impl Section {
-    /// The argument that selects it. Privileges are of no section of their own; the list alone selects them.
-    fn argument(self) -> Option<&'static str> {
+    /// The arguments that select it. Privileges are of no section of their own; the list alone selects them. What has to
+    /// be told apart says which object it is.
+    fn arguments(self) -> &'static [&'static str] {
         match self {
-            Self::PreData => Some("--section=pre-data"),
-            Self::PostData => Some("--section=post-data"),
-            Self::Privileges => None,
+            Self::PreData => &["--section=pre-data"],
+            Self::PostData => &["--section=post-data", "--verbose"],
+            Self::Privileges => &[],
         }
     }
 
@@ -64,7 +66,10 @@ impl Section {
 
 impl Dump {
     /// Reads the definitions at `source` that the cutover covers, so that they can be written to a server of major `writes`.
-    pub(crate) async fn read(source: &DatabaseUrl, names: &Names, writes: u32, tools: &[PathBuf]) -> PgResult<Self> {
+    ///
+    /// # Errors
+    /// [`PgError::Refused`] where no `pg_dump` fits, [`PgError::Tool`], or the server's answer.
+    pub async fn read(source: &DatabaseUrl, names: &Names, writes: u32, tools: &[PathBuf]) -> PgResult<Self> {
         let client = connect(source, &Purpose::new(&names.application("schema"))).await?;
         let tools = Tools::find(major(&client).await?, writes, tools).await?;
         let left_out = left_out(&client, &Coverage::defined(&client).await?).await?;
@@ -116,7 +121,7 @@ impl Dump {
             listed.filter(|line| !identity(line).is_some_and(|id| self.without.contains(&id)) && section.holds(line)).collect();
         tokio::fs::write(&list, wanted.join("\n")).await.map_err(|source| PgError::Io { doing: format!("writing {list}"), source })?;
         let file = format!("--use-list={list}");
-        let arguments: Vec<&str> = section.argument().into_iter().chain([file.as_str(), "--file=-", &dump]).collect();
+        let arguments: Vec<&str> = section.arguments().iter().copied().chain([file.as_str(), "--file=-", &dump]).collect();
         let sql = self.tools.run_offline("pg_restore", &arguments, None).await?;
         String::from_utf8(sql).map(|sql| understood(&sql)).map_err(|_| PgError::Mismatch("the dump is not UTF-8".to_owned()))
     }
@@ -152,7 +157,10 @@ fn understood(sql: &str) -> String {
 }
 
 /// The server's major version.
-pub(crate) async fn major(client: &Client) -> PgResult<u32> {
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn major(client: &Client) -> PgResult<u32> {
     let sql = "SELECT pg_catalog.current_setting('server_version_num')::integer / 10000";
     let row = client.query_one(sql, &[]).await.map_err(|error| PgError::sql("reading the server's version", error))?;
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or_default())
@@ -163,9 +171,8 @@ pub(crate) async fn major(client: &Client) -> PgResult<u32> {
 ///
 /// # Errors
 /// [`PgError::Refused`] if the target holds tables that we have not made.
-pub async fn copy(source: &DatabaseUrl, target: &mut Client, names: &Names, epoch: u64, tools: &[PathBuf]) -> PgResult<()> {
+pub async fn copy(dump: &Dump, target: &mut Client, epoch: u64) -> PgResult<()> {
     let doing = "copying the schema";
-    let dump = Dump::read(source, names, major(target).await?, tools).await?;
     let sql = dump.sql(Section::PreData).await?;
     refuse_strange_tables(target).await?;
     let transaction = gate::guarded(target, epoch).await?;

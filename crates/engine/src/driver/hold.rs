@@ -34,6 +34,7 @@ impl<'a> Driver<'a> {
             pause: None,
             observed: Observed::default(),
             watched: None,
+            definitions: None,
         };
         if let Some(state) = driver.log.state() {
             for side in Side::BOTH {

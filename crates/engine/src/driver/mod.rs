@@ -14,7 +14,7 @@ use std::{
 
 use cutover_core::{Action, Changes, Command, Fence, Phase, Side, State, Step, Writes, next};
 use cutover_journal::Hold;
-use cutover_postgres::PgError;
+use cutover_postgres::{PgError, index::Definitions};
 use tokio::{sync::watch, time::Instant};
 
 pub(crate) use self::verdict::transient;
@@ -65,6 +65,8 @@ pub(crate) struct Driver<'a> {
     pub(crate) pause: Option<PauseClock>,
     pub(crate) observed: Observed,
     pub(crate) watched: Option<Watched>,
+    /// What the copy can build on full tables, once the schema was read.
+    pub(crate) definitions: Option<Definitions>,
 }
 
 /// The one budget of a pause.

@@ -6,6 +6,7 @@ use cutover_core::{Command, Snapshot};
 use cutover_postgres::{
     PgError,
     copy::{self, Copied, Job},
+    index::Definitions,
     limit::{Limiter, Limits, Throttle},
 };
 use tokio::{
@@ -31,9 +32,10 @@ impl Driver<'_> {
         let progress = Arc::new(copy::Progress::default());
         let limits = Limits { max_rate: self.cutover.plan.copy.max_rate, max_latency: self.cutover.plan.copy.max_latency };
         let limiter = Arc::new(Limiter::new(limits));
+        let definitions = self.definitions().await?;
         let mut patience = Patience::default();
         let report = loop {
-            let error = match self.copy_once(epoch, &progress, &limiter).await {
+            let error = match self.copy_once(epoch, &progress, &limiter, &definitions).await {
                 Ok(report) => break report,
                 Err(error) => error,
             };
@@ -47,7 +49,13 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn copy_once(&mut self, epoch: u64, progress: &Arc<copy::Progress>, limiter: &Arc<Limiter>) -> EngineResult<Copied> {
+    async fn copy_once(
+        &mut self,
+        epoch: u64,
+        progress: &Arc<copy::Progress>,
+        limiter: &Arc<Limiter>,
+        definitions: &Definitions,
+    ) -> EngineResult<Copied> {
         let cutover = self.cutover;
         let plan = &cutover.plan.copy;
         let job = Job {
@@ -59,6 +67,7 @@ impl Driver<'_> {
             part_bytes: plan.part_bytes,
             resume_within: plan.resume_within,
             limiter,
+            definitions,
         };
         let (told, mut snapshots) = mpsc::channel::<(Snapshot, oneshot::Sender<()>)>(1);
         let work = copy::copy_rows(job, Arc::clone(progress), async move |snapshot| {
@@ -94,8 +103,17 @@ impl Driver<'_> {
             unit: "bytes",
             per_second: now.bytes_per_second,
             eta_seconds: now.eta_seconds,
-            detail: format!("{} rows, {} of {} tables{}", now.rows, now.tables_done, now.tables, held(limiter)),
+            detail: format!("{} rows, {} of {} tables{}{}", now.rows, now.tables_done, now.tables, indexes(now.indexes), held(limiter)),
         }));
+    }
+}
+
+/// What was built besides, for a person.
+fn indexes(built: u64) -> String {
+    match built {
+        0 => String::new(),
+        1 => ", 1 index".to_owned(),
+        more => format!(", {more} indexes"),
     }
 }
 

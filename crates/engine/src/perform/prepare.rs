@@ -1,10 +1,12 @@
 //! The long work before a switch: schema, indexes, catching up, comparing; each tells how far it has come.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cutover_core::{Command, Side, State, Stream, plan::Check};
 use cutover_postgres::{
-    follow, gate, index, schema,
+    follow, gate,
+    index::{self, Definitions},
+    schema::{self, Dump},
     verify::{
         self,
         user_check::{self, Verdict},
@@ -41,20 +43,54 @@ impl Driver<'_> {
     }
 
     pub(super) async fn copy_schema(&mut self, epoch: u64) -> EngineResult<()> {
-        let plan = &self.cutover.plan;
+        let dump = self.dump().await?;
         let target = self.sides.client(Side::Target).await.map_err(EngineError::database(Side::Target))?;
-        schema::copy(&plan.source.url, target, &self.cutover.names, epoch, &self.cutover.tools)
-            .await
-            .map_err(EngineError::database("schema"))?;
+        schema::copy(&dump, target, epoch).await.map_err(EngineError::database("schema"))?;
+        let source = self.sides.client(Side::Source).await.map_err(EngineError::database(Side::Source))?;
+        self.definitions = Some(Definitions::of(&dump, source).await.map_err(EngineError::database("schema"))?);
         Ok(())
     }
 
+    /// What can be built while rows are copied: known since the schema was, or read once more.
+    pub(super) async fn definitions(&mut self) -> EngineResult<Definitions> {
+        if let Some(definitions) = self.definitions.take() {
+            return Ok(definitions);
+        }
+        let dump = self.dump().await?;
+        let source = self.sides.client(Side::Source).await.map_err(EngineError::database(Side::Source))?;
+        Definitions::of(&dump, source).await.map_err(EngineError::database("schema"))
+    }
+
+    async fn dump(&mut self) -> EngineResult<Dump> {
+        let target = self.sides.client(Side::Target).await.map_err(EngineError::database(Side::Target))?;
+        let writes = schema::major(target).await.map_err(EngineError::database(Side::Target))?;
+        let cutover = self.cutover;
+        Dump::read(&cutover.plan.source.url, &cutover.names, writes, &cutover.tools).await.map_err(EngineError::database("schema"))
+    }
+
     pub(super) async fn build_indexes(&mut self, epoch: u64) -> EngineResult<()> {
-        let plan = &self.cutover.plan;
-        let report =
-            index::build(&plan.source.url, &plan.target.url, &self.cutover.names, epoch, plan.copy.jobs as usize, &self.cutover.tools)
-                .await
-                .map_err(EngineError::database("indexes"))?;
+        let cutover = self.cutover;
+        let job = index::Job {
+            source: &cutover.plan.source.url,
+            target: &cutover.plan.target.url,
+            names: &cutover.names,
+            epoch,
+            jobs: cutover.plan.copy.jobs as usize,
+            tools: &cutover.tools,
+        };
+        let progress = Arc::new(index::Progress::default());
+        let mut work = std::pin::pin!(index::build(job, Arc::clone(&progress)));
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+        let report = loop {
+            tokio::select! {
+                done = &mut work => break done.map_err(EngineError::database("indexes"))?,
+                _ = tick.tick() => {
+                    if let Some(now) = progress.snapshot() {
+                        self.note(Notice::Progress(index_progress(&now)));
+                    }
+                }
+            }
+        };
         self.observed.facts = facts(&report);
         Ok(())
     }
@@ -229,6 +265,20 @@ pub(crate) fn judge(report: &verify::Report) -> EngineResult<()> {
         return Err(EngineError::Inconclusive(format!("{} rows could not be compared{first}", report.unsettled_total)));
     }
     Ok(())
+}
+
+fn index_progress(now: &index::ProgressSnapshot) -> Progress {
+    let ((definitions_done, definitions), (there, indexes)) = (now.definitions, now.indexes);
+    let while_copying = if there > 0 { format!(", {there} of {indexes} indexes were there") } else { String::new() };
+    Progress {
+        what: "building",
+        done: now.done,
+        total: now.total,
+        unit: "bytes",
+        per_second: now.per_second,
+        eta_seconds: now.eta_seconds,
+        detail: format!("{}, {definitions_done} of {definitions} definitions{while_copying}", now.stage),
+    }
 }
 
 fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {

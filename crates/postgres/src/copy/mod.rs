@@ -3,6 +3,7 @@
 //! The snapshot outlives us (`keeper`), and what is done is written down in the transaction that does it (`ledger`): a
 //! copy that was broken off goes on where it stood, if nothing has changed that it depends on (`resume`).
 
+mod full;
 mod keeper;
 mod ledger;
 mod progress;
@@ -24,20 +25,22 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 pub use self::progress::{Progress, ProgressSnapshot};
 pub(crate) use self::table::{column_list, parenthesised, pump};
 use self::{
+    full::Full,
     keeper::{Kept, take_up},
     ledger::{Entry, Record},
     queue::{Heap, Numbered, Rule, Task},
     resume::Earlier,
-    table::{Shared, leave},
+    table::{Shared, State, Worker, leave},
 };
 use crate::{
     PgError, PgResult,
     catalogue::{self, Table},
     connect::{Purpose, connect},
     gate,
+    index::{Definitions, Hands, Index, define_index, indexes_there},
     limit::Limiter,
     names::{Names, ident},
-    pool::share_out,
+    pool::{Queue, share_out},
     schema::major,
     stream,
 };
@@ -53,7 +56,7 @@ pub struct Job<'a> {
     pub names: &'a Names,
     /// The driver's epoch.
     pub epoch: u64,
-    /// Tables, or parts of tables, copied at once.
+    /// Tables, or parts of tables, copied at once, indexes that are built meanwhile among them.
     pub jobs: usize,
     /// A table larger than this is copied in parts, by several workers at once. Unit: bytes. The usual size is about
     /// a second's work: then the end is even, and what a part costs by itself is nothing.
@@ -62,6 +65,8 @@ pub struct Job<'a> {
     pub resume_within: Duration,
     /// How fast rows may be read.
     pub limiter: &'a Arc<Limiter>,
+    /// What can be built on tables as soon as they are full.
+    pub definitions: &'a Definitions,
 }
 
 /// What was copied.
@@ -73,6 +78,8 @@ pub struct Copied {
     pub rows: u64,
     /// Bytes as they were sent.
     pub bytes: u64,
+    /// Indexes that were built on full tables while others were copied.
+    pub indexes: u64,
     /// How long it took, since it was begun or last gone on with.
     pub seconds: f64,
     /// Rows a second of that time.
@@ -128,14 +135,17 @@ pub async fn copy_rows(job: Job<'_>, progress: Arc<Progress>, told: impl AsyncFn
             progress: Arc::clone(&progress),
             limiter: Arc::clone(job.limiter),
         };
-        hand_out(&job, &mut origin, Arc::new(shared), &work.entries, work.left).await?;
+        let there = indexes_there(&target).await?;
+        let full = Full::new(job.definitions.plain_indexes(&there), &work.entries, &work.left);
+        empty_split_tables(&shared, &work.entries, &work.left).await?;
+        hand_out(&job, &mut origin, Arc::new(shared), full, work.left).await?;
     }
     ledger::finish(&mut target, job.epoch).await?;
     end_keepers(&origin, job.names).await?;
     let seconds = begun.elapsed().as_secs_f64().max(1e-3);
     let done = progress.snapshot();
     let rows_per_s = (done.rows.saturating_sub(before.rows) as f64 / seconds).round();
-    Ok(Copied { tables: done.tables, rows: done.rows, bytes: done.bytes, seconds, rows_per_s })
+    Ok(Copied { tables: done.tables, rows: done.rows, bytes: done.bytes, indexes: done.indexes, seconds, rows_per_s })
 }
 
 /// Ends the sessions that keep the snapshot of a copy.
@@ -200,17 +210,59 @@ async fn begin_anew(job: &Job<'_>, origin: &mut Client, target: &mut Client) -> 
     Ok(Work { snapshot, kept: Some(kept), entries: record.entries, left })
 }
 
-/// Has the workers do what is left, and looks after the snapshot meanwhile.
-async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, entries: &[Entry], left: Vec<Numbered>) -> PgResult<()> {
-    empty_split_tables(&shared, entries, &left).await?;
-    let (opened, worked) = (Arc::clone(&shared), Arc::clone(&shared));
-    let open = move || table::open(Arc::clone(&opened));
-    let work = share_out(job.jobs, left, open, move |worker, task| table::copy(Arc::clone(&worked), worker, task));
+/// What a worker is sent for.
+enum Errand {
+    Rows(Numbered),
+    Index(Index),
+}
+
+/// Has the workers do what is left, and looks after the snapshot meanwhile. What is built on a table comes before the
+/// rows of others: it may be one long piece of work, and the rows are many short ones, which fill the end.
+async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, full: Full, left: Vec<Numbered>) -> PgResult<()> {
+    let queue = Queue::of(left.into_iter().map(Errand::Rows).collect());
+    queue.add(full.indexes_at_first().into_iter().map(errand));
+    let (opened, worked, grown, full) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&queue), Arc::new(full));
+    let hands = Hands { epoch: job.epoch, jobs: job.jobs };
+    let work = share_out(
+        job.jobs,
+        queue,
+        move || table::open(Arc::clone(&opened)),
+        move |worker, task| {
+            let (shared, queue, full) = (Arc::clone(&worked), Arc::clone(&grown), Arc::clone(&full));
+            run(shared, queue, full, worker, task, hands)
+        },
+    );
     tokio::select! {
         done = work => done,
         error = shared.kept.look_after(job, origin, &shared) => Err(error),
         error = job.limiter.watch(job.source, &shared.application) => Err(error),
     }
+}
+
+async fn run(
+    shared: Arc<Shared>,
+    queue: Arc<Queue<Errand>>,
+    full: Arc<Full>,
+    mut worker: Worker,
+    errand: Errand,
+    hands: Hands,
+) -> PgResult<Worker> {
+    match errand {
+        Errand::Rows(numbered) => {
+            if table::copy(&shared, &mut worker, &numbered).await? == State::Full {
+                queue.add(full.indexes_on(&numbered.task).into_iter().map(self::errand));
+            }
+        }
+        Errand::Index(index) => {
+            define_index(&mut worker.target, &index, hands).await?;
+            shared.progress.finish_index();
+        }
+    }
+    Ok(worker)
+}
+
+fn errand(index: Index) -> (u64, Errand) {
+    (index.bytes, Errand::Index(index))
 }
 
 /// Empties each table that is copied in parts, before the first part of any is handed out: no part may undo another.

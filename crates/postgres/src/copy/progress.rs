@@ -23,6 +23,7 @@ pub struct Progress {
     bytes: AtomicU64,
     bytes_total: AtomicU64,
     parts_done: AtomicU64,
+    indexes: AtomicU64,
     seen: Mutex<VecDeque<(Instant, u64)>>,
     notes: Mutex<Vec<String>>,
 }
@@ -42,6 +43,8 @@ pub struct ProgressSnapshot {
     pub bytes_total: u64,
     /// Bytes a second, lately.
     pub bytes_per_second: f64,
+    /// Indexes that were built on full tables.
+    pub indexes: u64,
     /// Seconds left.
     pub eta_seconds: Option<f64>,
 }
@@ -57,6 +60,7 @@ impl Progress {
         self.parts_done.store(sum(|entry| u64::from(entry.done)), Relaxed);
         self.tables_done.store(tables.values().filter(|(all, done)| all == done).count() as u64, Relaxed);
         self.tables.store(tables.len() as u64, Relaxed);
+        self.indexes.store(0, Relaxed);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -105,6 +109,10 @@ impl Progress {
         self.tables_done.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn finish_index(&self) {
+        self.indexes.fetch_add(1, Relaxed);
+    }
+
     /// A table's parts did not fit together: their rows count no longer, and all of it is to be sent once more.
     pub(super) fn begin_again(&self, expected: u64, rows: u64) {
         self.rows.fetch_sub(rows, Relaxed);
@@ -121,7 +129,8 @@ impl Progress {
         let (tables, tables_done) = (self.tables.load(Relaxed), self.tables_done.load(Relaxed));
         let eta_seconds =
             if tables > 0 && tables_done == tables { Some(0.0) } else { (bytes_per_second > 0.0).then(|| left as f64 / bytes_per_second) };
-        ProgressSnapshot { tables, tables_done, rows: self.rows.load(Relaxed), bytes, bytes_total, bytes_per_second, eta_seconds }
+        let (rows, indexes) = (self.rows.load(Relaxed), self.indexes.load(Relaxed));
+        ProgressSnapshot { tables, tables_done, rows, bytes, bytes_total, bytes_per_second, indexes, eta_seconds }
     }
 
     fn rate(&self, bytes: u64) -> f64 {

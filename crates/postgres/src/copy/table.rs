@@ -40,7 +40,16 @@ pub(super) struct Shared {
 /// A session at each side.
 pub(super) struct Worker {
     source: Client,
-    target: Client,
+    pub(super) target: Client,
+}
+
+/// What holds of a table once a task of it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It holds all of the snapshot's rows.
+    Full,
+    /// Others copy further parts of it.
+    Filling,
 }
 
 /// Opens a worker's sessions.
@@ -72,17 +81,16 @@ pub(super) async fn empty(shared: &Shared, target: &mut Client, table: &Table, f
 }
 
 /// Copies what a task says.
-pub(super) async fn copy(shared: Arc<Shared>, mut worker: Worker, numbered: Numbered) -> PgResult<Worker> {
+pub(super) async fn copy(shared: &Shared, worker: &mut Worker, numbered: &Numbered) -> PgResult<State> {
     match &numbered.task {
-        Task::Whole(table) => copy_whole(&shared, &mut worker, table, numbered.id, None).await?,
-        Task::Part(part) => copy_part(&shared, &mut worker, part, numbered.id).await?,
+        Task::Whole(table) => copy_whole(shared, worker, table, numbered.id, None).await,
+        Task::Part(part) => copy_part(shared, worker, part, numbered.id).await,
     }
-    Ok(worker)
 }
 
 /// One table, in one transaction at the target: it holds all of the snapshot's rows, or what it held before. `parts` says
 /// that it was split and its parts did not fit together: then they are all done with it.
-async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, parts: Option<&Split>) -> PgResult<()> {
+async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, parts: Option<&Split>) -> PgResult<State> {
     let doing = copying(table);
     let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(&mut worker.target, shared.epoch).await?;
@@ -91,7 +99,8 @@ async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32
     } else if let Claim::Done { rows, bytes } = ledger::claim(&transaction, id).await.map_err(failed)? {
         shared.progress.find_done(size(table), rows, bytes);
         shared.progress.finish_table();
-        return transaction.rollback().await.map_err(failed);
+        transaction.rollback().await.map_err(failed)?;
+        return Ok(State::Full);
     }
     let seen = begin_reading(shared, &worker.source, table).await?;
     // Nobody reads the table yet, and it is emptied in this transaction: FREEZE spares it a later rewrite.
@@ -107,13 +116,13 @@ async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32
     gate::commit(transaction, &doing).await?;
     shared.progress.finish_part(size(table), rows, bytes);
     shared.progress.finish_table();
-    Ok(())
+    Ok(State::Full)
 }
 
 /// One part, in one transaction at the target. Parts fit together only if all are read from the same pages: if the rows
 /// were moved to others meanwhile, or TRUNCATE came between, whoever ends the last part copies the table as a whole. Such
 /// a part is not done until then, so that a copy that is broken off finds out again.
-async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<()> {
+async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<State> {
     let split = &part.of;
     if split.is_moved() {
         shared.progress.skip_part(part.bytes, 0);
@@ -121,7 +130,7 @@ async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
         read_part(shared, worker, part, id).await?;
     }
     if !split.end_part() {
-        return Ok(());
+        return Ok(State::Filling);
     }
     if split.is_moved() {
         tracing::info!(table = %split.table.name, "was written anew while its parts were copied; it is copied as a whole");
@@ -129,7 +138,7 @@ async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
         return copy_whole(shared, worker, &split.table, id, Some(split)).await;
     }
     shared.progress.finish_table();
-    Ok(())
+    Ok(State::Full)
 }
 
 async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<()> {

@@ -7,9 +7,11 @@ use cutover_postgres::{
     PgResult,
     connect::{Purpose, connect},
     copy, gate, index,
+    index::Definitions,
     limit::{Limiter, Limits},
     names::Names,
-    schema, stream,
+    schema::{self, Dump},
+    stream,
 };
 use cutover_testkit::{Auth, Cluster, ClusterOptions, compare, eventually, install, newest_tools};
 use tokio::{sync::OnceCell, time::Instant};
@@ -49,6 +51,8 @@ pub(crate) struct Pair {
     pub(crate) database: String,
     /// None, unless a test says otherwise.
     pub(crate) limiter: Arc<Limiter>,
+    /// Nothing, so that a copy copies only.
+    pub(crate) definitions: Definitions,
 }
 
 impl Pair {
@@ -73,6 +77,7 @@ impl Pair {
             names: Names::new(database),
             database: database.to_owned(),
             limiter: Arc::new(Limiter::new(Limits::default())),
+            definitions: Definitions::default(),
         }
     }
 
@@ -134,7 +139,12 @@ impl Pair {
 
     pub(crate) async fn try_schema(&self, epoch: u64) -> PgResult<()> {
         let mut target = self.driver(Side::Target).await;
-        schema::copy(&self.source_url, &mut target, &self.names, epoch, &tools()).await
+        schema::copy(&self.dump().await?, &mut target, epoch).await
+    }
+
+    pub(crate) async fn dump(&self) -> PgResult<Dump> {
+        let writes = schema::major(&self.session(Side::Target).await).await?;
+        Dump::read(&self.source_url, &self.names, writes, &tools()).await
     }
 
     /// The gates, the definitions, and each table behind a closed gate.
@@ -163,6 +173,7 @@ impl Pair {
             part_bytes: 64 << 20,
             resume_within: LIMIT,
             limiter: &self.limiter,
+            definitions: &self.definitions,
         }
     }
 
@@ -171,7 +182,13 @@ impl Pair {
     }
 
     pub(crate) async fn indexes(&self) -> PgResult<index::Built> {
-        index::build(&self.source_url, &self.target_url, &self.names, EPOCH, 3, &tools()).await
+        self.try_indexes(EPOCH).await
+    }
+
+    pub(crate) async fn try_indexes(&self, epoch: u64) -> PgResult<index::Built> {
+        let tools = tools();
+        let job = index::Job { source: &self.source_url, target: &self.target_url, names: &self.names, epoch, jobs: 3, tools: &tools };
+        index::build(job, Arc::default()).await
     }
 
     /// Everything up to the built indexes.

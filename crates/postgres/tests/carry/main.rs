@@ -5,6 +5,7 @@
 mod across;
 mod between;
 mod broken;
+mod building;
 mod changing;
 mod copying;
 mod definitions;
