@@ -15,12 +15,15 @@ use crate::{
     tools::Tools,
 };
 
-/// What a dump should not carry over: triggers of ours. A user's table may have the same name as one of them, so they are
-/// told by what identifies them in a dump's list, catalogue and OID.
+/// What a dump should not carry over: triggers and publications of ours. A user's table may have the same name as one of
+/// them, so they are told by what identifies them in a dump's list, catalogue and OID.
 const OURS_SQL: &str = "SELECT pg_catalog.concat_ws(' ', tableoid::oid, oid) FROM pg_catalog.pg_trigger \
          WHERE tgfoid = pg_catalog.to_regprocedure('cutover.pass_gate()') \
      UNION ALL SELECT pg_catalog.concat_ws(' ', e.tableoid::oid, e.oid) FROM pg_catalog.pg_event_trigger e \
-         JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace = pg_catalog.to_regnamespace('cutover')";
+         JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid WHERE p.pronamespace = pg_catalog.to_regnamespace('cutover') \
+     UNION ALL SELECT pg_catalog.concat_ws(' ', tableoid::oid, oid) FROM pg_catalog.pg_publication WHERE pubname ~ '^cutover_.*_(forward|reverse)$' \
+     UNION ALL SELECT pg_catalog.concat_ws(' ', r.tableoid::oid, r.oid) FROM pg_catalog.pg_publication_rel r \
+         JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE p.pubname ~ '^cutover_.*_(forward|reverse)$'";
 
 /// The definitions of a database, in a file that goes with this value.
 #[derive(Debug)]
@@ -80,9 +83,9 @@ impl Dump {
         Ok(dump)
     }
 
-    /// Reads the definitions that an exported snapshot sees, all of them. `client` is a session of the same database.
+    /// Reads the definitions that an exported snapshot sees, all but publications: nobody follows a clone. `client` is a session of the same database.
     pub(crate) async fn read_as(source: &DatabaseUrl, client: &Client, snapshot: &str, tools: Tools) -> PgResult<Self> {
-        Self::of(source, client, tools, vec![format!("--snapshot={snapshot}")]).await
+        Self::of(source, client, tools, vec![format!("--snapshot={snapshot}"), "--no-publications".to_owned()]).await
     }
 
     async fn of(source: &DatabaseUrl, client: &Client, tools: Tools, more: Vec<String>) -> PgResult<Self> {
@@ -90,16 +93,8 @@ impl Dump {
             TempDir::with_prefix("cutover-schema-").map_err(|source| PgError::Io { doing: "making a temporary folder".into(), source })?;
         let mut dump = Self { tools, folder, without: HashSet::new() };
         let file = dump.file("dump");
-        let mut arguments = vec![
-            "--format=custom",
-            "--encoding=UTF8",
-            "--schema-only",
-            "--no-publications",
-            "--no-subscriptions",
-            "--exclude-schema=cutover",
-            "--file",
-            &file,
-        ];
+        let mut arguments =
+            vec!["--format=custom", "--encoding=UTF8", "--schema-only", "--no-subscriptions", "--exclude-schema=cutover", "--file", &file];
         arguments.extend(more.iter().map(String::as_str));
         dump.tools.run("pg_dump", source, &arguments, None).await?;
         // Afterwards: what the dump holds of ours was there then, or is still.

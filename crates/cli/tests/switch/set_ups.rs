@@ -26,6 +26,8 @@ async fn a_role_that_is_no_superuser_goes_there_and_back_with_what_check_asks_fo
     // In a schema that the target has already, where its owner may not create.
     let parked = "CREATE TABLE public.parked (id int PRIMARY KEY); ALTER TABLE public.parked OWNER TO app_owner";
     world.source.execute(DATABASE, parked).await.unwrap();
+    let published = "CREATE PUBLICATION everything FOR ALL TABLES; CREATE PUBLICATION outbox FOR TABLE public.parked; ALTER PUBLICATION outbox OWNER TO app_owner";
+    world.source.execute(DATABASE, published).await.unwrap();
     let mut rounds = 0;
     while mend(&world).await {
         rounds += 1;
@@ -35,7 +37,9 @@ async fn a_role_that_is_no_superuser_goes_there_and_back_with_what_check_asks_fo
     assert_eq!(world.ask(&world.source, "SELECT rolsuper FROM pg_roles WHERE rolname = 'mover'").await, "false");
 
     let load = world.load(4).await;
-    world.ready().await;
+    world.cutover(&["run", "--until", "ready"]).await.code(0).says("the target has no publication everything").says("42501");
+    let carried = "SELECT string_agg(pubname || ' ' || tablename, ',') FROM pg_publication_tables WHERE pubname NOT LIKE 'cutover%'";
+    assert_eq!(world.ask(&world.target, carried).await, "outbox parked");
     world.meddle(&world.target, MEDDLED).await;
     world.cutover(&REPAIR).await.code(0).says("rows repaired").says("0 still different");
     world.cutover(&["run"]).await.code(0);

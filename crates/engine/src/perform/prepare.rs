@@ -91,6 +91,9 @@ impl Driver<'_> {
                 }
             }
         };
+        for note in progress.take_notes() {
+            self.note(Notice::Warning(note));
+        }
         self.observed.facts = facts(&report);
         Ok(())
     }

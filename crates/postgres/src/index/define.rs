@@ -29,6 +29,17 @@ pub(crate) async fn define_index(client: &mut Client, index: &Index, hands: Hand
     define(client, &index.entry, hands).await
 }
 
+/// Runs a definition that the rows can do without, and says why if our role may not: a publication of all tables is a
+/// superuser's to make.
+pub(super) async fn define_if_allowed(client: &mut Client, entry: &Entry, hands: Hands) -> PgResult<Option<String>> {
+    match define(client, entry, hands).await {
+        Err(error) if entry.kind.starts_with("PUBLICATION") && error.sql_state() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Ok(Some(format!("the target has no {} {}: {error}", entry.kind.to_lowercase(), entry.name)))
+        }
+        done => done.map(|()| None),
+    }
+}
+
 /// Runs a definition, unless what it makes is there.
 pub(super) async fn define(client: &mut Client, entry: &Entry, hands: Hands) -> PgResult<()> {
     let doing = format!("building {} {}", entry.kind.to_lowercase(), entry.name);

@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 
 use self::{
     contents::{analyze, refresh_views},
-    define::define,
+    define::{define, define_if_allowed},
     definitions::Proofs,
     section::Entry,
 };
@@ -142,7 +142,9 @@ impl Builders {
         self.share_out(1, entries, move |mut client, entry: Entry| {
             let progress = Arc::clone(&progress);
             async move {
-                define(&mut client, &entry, hands).await?;
+                if let Some(note) = define_if_allowed(&mut client, &entry, hands).await? {
+                    progress.note(note);
+                }
                 progress.finish(0);
                 Ok(client)
             }

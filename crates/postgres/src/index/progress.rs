@@ -23,6 +23,7 @@ pub struct Progress {
     indexes: AtomicUsize,
     indexes_there: AtomicUsize,
     stage: Mutex<Option<(Instant, &'static str)>>,
+    notes: Mutex<Vec<String>>,
 }
 
 /// One look at them.
@@ -62,6 +63,17 @@ impl Progress {
         let mut now = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         let began = now.map_or_else(Instant::now, |(began, _)| began);
         *now = Some((began, stage));
+    }
+
+    /// Something that a person should know.
+    pub(super) fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+    }
+
+    /// What a person should know and was not told yet.
+    #[must_use]
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// One more is done.

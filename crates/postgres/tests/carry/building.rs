@@ -90,3 +90,25 @@ async fn b4_foreign_keys_are_made_first_and_proved_in_parallel() {
     pair.assert_equal().await;
     pair.drop_streams().await;
 }
+
+/// Publications of others, with what is in them; ours stay where they are.
+#[tokio::test]
+async fn publications_of_others_are_carried_and_ours_are_not() {
+    let more = "CREATE PUBLICATION \"some; tables\" FOR TABLE small, big WITH (publish = 'insert'); CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY); \
+        CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA s; CREATE PUBLICATION everything FOR ALL TABLES; \
+        CREATE PUBLICATION few FOR TABLE big (id, v) WHERE (id > 7)";
+    let pair = ready("publishing", more).await;
+    pair.copy_rows().await.unwrap();
+    for _ in 0..2 {
+        pair.indexes().await.unwrap();
+    }
+    let of_others = "SELECT string_agg(p.pubname || ' ' || p.puballtables || p.pubinsert || p.pubdelete || ' ' || COALESCE(t.tables, ''), E'\n' ORDER BY p.pubname) \
+        FROM pg_publication p LEFT JOIN (SELECT pubname, string_agg(tablename || ' ' || attnames::text || COALESCE(rowfilter, ''), ',' ORDER BY tablename) AS tables \
+            FROM pg_publication_tables WHERE schemaname <> 'cutover' GROUP BY pubname) t USING (pubname) WHERE pubname NOT LIKE 'cutover%'";
+    let (source, target): (String, String) = (pair.one(Source, of_others).await, pair.one(Target, of_others).await);
+    assert_eq!(source, target);
+    assert_eq!(source.lines().count(), 4, "{source}");
+    assert_eq!(pair.one::<i64>(Target, "SELECT count(*) FROM pg_publication WHERE pubname LIKE 'cutover%'").await, 0);
+    pair.assert_equal().await;
+    pair.drop_streams().await;
+}

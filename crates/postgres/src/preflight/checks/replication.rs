@@ -130,7 +130,13 @@ fn foreign_slots<'a>(side: Side, found: impl Iterator<Item = &'a Slot>) -> Optio
 }
 
 fn foreign_publications(side: Side, names: Vec<String>) -> Option<Draft> {
-    let message = "publications of others: they stay as they are, and one FOR ALL TABLES publishes our control tables too";
+    let message = match side {
+        Side::Source => {
+            "publications of others: the target gets them as well, without a slot; one FOR ALL TABLES publishes our control tables too, \
+             and only a superuser can make it"
+        }
+        Side::Target => "publications of others: they stay as they are, and one FOR ALL TABLES publishes our control tables too",
+    };
     (!names.is_empty()).then(|| Draft::info(side, message).evidence(names))
 }
 
