@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cutover_core::plan::DatabaseUrl;
 use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::{Client, CopyInSink, CopyOutStream, Transaction};
@@ -23,8 +23,8 @@ use crate::{
     names::ident,
 };
 
-/// How much is asked of the limiter at once. Unit: bytes.
-const PIECE: u64 = 16 * 1024;
+/// How much is asked of the limiter, and sent, at once. Unit: bytes.
+const PIECE: usize = 64 * 1024;
 
 /// What all workers of a copy have in common.
 pub(super) struct Shared {
@@ -189,7 +189,8 @@ async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, ta
     pump(rows_out, sink, &shared.progress, &shared.limiter).await.map_err(failed)
 }
 
-/// Rows and bytes that went from one side to the other.
+/// Pipes rows from one side to the other, and says how many there were, in how many bytes. They come one by one and are
+/// sent in pieces: each piece costs a turn of ours, a call of the system's and a message of the server's.
 pub(crate) async fn pump(
     rows_out: CopyOutStream,
     sink: CopyInSink<Bytes>,
@@ -198,19 +199,22 @@ pub(crate) async fn pump(
 ) -> Result<(u64, u64), tokio_postgres::Error> {
     let mut rows_out = std::pin::pin!(rows_out);
     let mut sink = std::pin::pin!(sink);
-    let (mut bytes, mut taken) = (0, 0);
-    while let Some(chunk) = rows_out.try_next().await? {
-        bytes += chunk.len() as u64;
-        // A chunk is a row: one by one would cost more than small rows themselves.
-        if bytes - taken >= PIECE {
-            limiter.take(bytes - taken).await;
-            taken = bytes;
+    let mut piece = BytesMut::with_capacity(PIECE);
+    let mut bytes = 0;
+    loop {
+        let row = rows_out.try_next().await?;
+        let full = row.as_ref().is_none_or(|row| piece.len() + row.len() > PIECE);
+        if full && !piece.is_empty() {
+            let size = piece.len() as u64;
+            limiter.take(size).await;
+            progress.add_bytes(size);
+            bytes += size;
+            sink.feed(piece.split().freeze()).await?;
+            piece.reserve(PIECE);
         }
-        progress.add_bytes(chunk.len() as u64);
-        sink.feed(chunk).await?;
+        let Some(row) = row else { return Ok((sink.finish().await?, bytes)) };
+        piece.extend_from_slice(&row);
     }
-    limiter.take(bytes - taken).await;
-    Ok((sink.finish().await?, bytes))
 }
 
 async fn truncate(target: &Transaction<'_>, table: &Table) -> Result<(), tokio_postgres::Error> {
