@@ -31,8 +31,12 @@ where
     share_out(jobs, Queue::of(items), open, work).await
 }
 
-/// Works through a queue with up to `jobs` workers. Each opens what it needs with its first item, and has it for all that
-/// it takes. The first failure ends them all; so does dropping the future.
+/// How many items are done in one session. A session remembers each table that it ever touched, and each plan of a trigger's
+/// that ran on one, and looks through all of that whenever any table changes: with thousands it does little else.
+const ITEMS_OF_A_SESSION: usize = 100;
+
+/// Works through a queue with up to `jobs` workers. Each opens what it needs with its first item, and anew after some more.
+/// The first failure ends them all; so does dropping the future.
 pub(crate) async fn share_out<W, T, O, Opening, F, Fut>(jobs: usize, queue: Arc<Queue<T>>, open: O, work: F) -> PgResult<()>
 where
     W: Send + 'static,
@@ -46,13 +50,13 @@ where
     for _ in 0..jobs.max(1) {
         let (queue, open, work) = (Arc::clone(&queue), open.clone(), work.clone());
         workers.spawn(async move {
-            let mut worker = None;
+            let mut opened = None;
             while let Some(item) = queue.take().await {
-                let ready = match worker.take() {
-                    Some(ready) => ready,
-                    None => open().await?,
+                let (worker, items) = match opened.take() {
+                    Some((worker, items)) if items < ITEMS_OF_A_SESSION => (worker, items),
+                    _ => (open().await?, 0),
                 };
-                worker = Some(work(ready, item).await?);
+                opened = Some((work(worker, item).await?, items + 1));
                 queue.end_item();
             }
             Ok(())
@@ -156,7 +160,7 @@ mod tests {
             }
         };
         share_out(jobs, queue, open, work).await.unwrap();
-        assert!(opened.load(SeqCst) <= jobs);
+        assert!(opened.load(SeqCst) <= jobs, "each opens once for so few");
         done.lock().unwrap().clone()
     }
 

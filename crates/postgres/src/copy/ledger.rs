@@ -157,8 +157,8 @@ pub(super) async fn finish(target: &mut Client, epoch: u64) -> PgResult<()> {
 
 /// What a task turned out to be.
 pub(super) enum Claim {
-    /// Ours to do.
-    Mine,
+    /// Ours to do. A table without a page holds nothing, and held nothing.
+    Mine { pageless: bool },
     /// Done after all.
     Done { rows: u64, bytes: u64 },
 }
@@ -168,17 +168,19 @@ pub(super) enum Claim {
 pub(super) async fn claim(transaction: &Transaction<'_>, id: i32) -> Result<Claim, tokio_postgres::Error> {
     // The lock first: what the other has committed is seen by the statement after it.
     let sql = format!(
-        "SELECT FROM cutover.copy_task WHERE id = {id} FOR UPDATE; SELECT rows, bytes FROM cutover.copy_task WHERE id = {id} AND done"
+        "SELECT FROM cutover.copy_task WHERE id = {id} FOR UPDATE; \
+         SELECT done::integer, rows, bytes, pg_catalog.pg_relation_size(target_oid) FROM cutover.copy_task WHERE id = {id}"
     );
     let answer = transaction.simple_query(&sql).await?;
-    let done = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) if row.len() == 2 => {
-            let number = |at: usize| row.get(at).and_then(|number| number.parse().ok()).unwrap_or(0);
-            Some(Claim::Done { rows: number(0), bytes: number(1) })
-        }
+    let row = answer.iter().rev().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    Ok(done.unwrap_or(Claim::Mine))
+    let number = |at: usize| row.and_then(|row| row.try_get(at).ok().flatten()).and_then(|number| number.parse::<u64>().ok());
+    Ok(match number(0) {
+        Some(1) => Claim::Done { rows: number(1).unwrap_or(0), bytes: number(2).unwrap_or(0) },
+        _ => Claim::Mine { pageless: number(3) == Some(0) },
+    })
 }
 
 /// Asks for what is left of a table, after its parts were found not to fit together.

@@ -28,7 +28,7 @@ use self::{
     full::Full,
     keeper::{Kept, take_up},
     ledger::{Entry, Record},
-    queue::{Heap, Numbered, Rule, Task},
+    queue::{Heap, Numbered, Rule, Task, size},
     resume::Earlier,
     table::{Shared, State, Worker, leave},
 };
@@ -131,7 +131,7 @@ pub async fn copy_rows(job: Job<'_>, progress: Arc<Progress>, told: impl AsyncFn
             target: job.target.clone(),
             application,
             kept,
-            epoch: job.epoch,
+            hands: Hands { epoch: job.epoch, jobs: job.jobs },
             progress: Arc::clone(&progress),
             limiter: Arc::clone(job.limiter),
         };
@@ -210,6 +210,9 @@ async fn begin_anew(job: &Job<'_>, origin: &mut Client, target: &mut Client) -> 
     Ok(Work { snapshot, kept: Some(kept), entries: record.entries, left })
 }
 
+/// A table that is no larger gets its indexes in the transaction that brings its rows. Unit: bytes.
+const SMALL: u64 = 1 << 20;
+
 /// What a worker is sent for.
 enum Errand {
     Rows(Numbered),
@@ -222,15 +225,11 @@ async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, full:
     let queue = Queue::of(left.into_iter().map(Errand::Rows).collect());
     queue.add(full.indexes_at_first().into_iter().map(errand));
     let (opened, worked, grown, full) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&queue), Arc::new(full));
-    let hands = Hands { epoch: job.epoch, jobs: job.jobs };
     let work = share_out(
         job.jobs,
         queue,
         move || table::open(Arc::clone(&opened)),
-        move |worker, task| {
-            let (shared, queue, full) = (Arc::clone(&worked), Arc::clone(&grown), Arc::clone(&full));
-            run(shared, queue, full, worker, task, hands)
-        },
+        move |worker, task| run(Arc::clone(&worked), Arc::clone(&grown), Arc::clone(&full), worker, task),
     );
     tokio::select! {
         done = work => done,
@@ -239,23 +238,20 @@ async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, full:
     }
 }
 
-async fn run(
-    shared: Arc<Shared>,
-    queue: Arc<Queue<Errand>>,
-    full: Arc<Full>,
-    mut worker: Worker,
-    errand: Errand,
-    hands: Hands,
-) -> PgResult<Worker> {
+async fn run(shared: Arc<Shared>, queue: Arc<Queue<Errand>>, full: Arc<Full>, mut worker: Worker, errand: Errand) -> PgResult<Worker> {
     match errand {
+        Errand::Rows(Numbered { id, task: Task::Whole(table) }) if size(&table) <= SMALL => {
+            let indexes = full.indexes_on(table.oid);
+            table::copy_small(&shared, &mut worker, &table, id, &indexes).await?;
+        }
         Errand::Rows(numbered) => {
             if table::copy(&shared, &mut worker, &numbered).await? == State::Full {
-                queue.add(full.indexes_on(&numbered.task).into_iter().map(self::errand));
+                queue.add(full.indexes_on(numbered.task.table().oid).into_iter().map(self::errand));
             }
         }
         Errand::Index(index) => {
-            define_index(&mut worker.target, &index, hands).await?;
-            shared.progress.finish_index();
+            define_index(&mut worker.target, &index, shared.hands).await?;
+            shared.progress.finish_indexes(1);
         }
     }
     Ok(worker)

@@ -109,8 +109,8 @@ impl Progress {
         self.tables_done.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn finish_index(&self) {
-        self.indexes.fetch_add(1, Relaxed);
+    pub(super) fn finish_indexes(&self, count: usize) {
+        self.indexes.fetch_add(count as u64, Relaxed);
     }
 
     /// A table's parts did not fit together: their rows count no longer, and all of it is to be sent once more.

@@ -50,6 +50,15 @@ pub(super) enum Task {
     Part(Part),
 }
 
+impl Task {
+    pub(super) fn table(&self) -> &Table {
+        match self {
+            Self::Whole(table) => table,
+            Self::Part(part) => &part.of.table,
+        }
+    }
+}
+
 /// A range of pages of a table.
 #[derive(Debug)]
 pub(super) struct Part {

@@ -19,6 +19,7 @@ use crate::{
     catalogue::{Column, Table},
     connect::{Purpose, connect},
     gate,
+    index::{Hands, Index, define_within},
     limit::Limiter,
     names::ident,
 };
@@ -32,7 +33,7 @@ pub(super) struct Shared {
     pub(super) target: DatabaseUrl,
     pub(super) application: String,
     pub(super) kept: Kept,
-    pub(super) epoch: u64,
+    pub(super) hands: Hands,
     pub(super) progress: Arc<Progress>,
     pub(super) limiter: Arc<Limiter>,
 }
@@ -71,7 +72,7 @@ pub(super) async fn open_target(shared: &Shared) -> PgResult<Client> {
 pub(super) async fn empty(shared: &Shared, target: &mut Client, table: &Table, first: i32) -> PgResult<()> {
     let doing = copying(table);
     let failed = |error| PgError::sql(&doing, error);
-    let transaction = gate::guarded(target, shared.epoch).await?;
+    let transaction = gate::guarded(target, shared.hands.epoch).await?;
     if matches!(ledger::claim(&transaction, first).await.map_err(failed)?, Claim::Done { .. }) {
         return transaction.rollback().await.map_err(failed);
     }
@@ -88,12 +89,41 @@ pub(super) async fn copy(shared: &Shared, worker: &mut Worker, numbered: &Number
     }
 }
 
+/// One small table with its indexes, in one transaction at the target: of thousands of tables, the commits cost the most.
+/// Where the table never held a page, there is nothing to empty, and the commit waits for no disk.
+pub(super) async fn copy_small(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, indexes: &[Index]) -> PgResult<()> {
+    let doing = copying(table);
+    let failed = |error| PgError::sql(&doing, error);
+    let transaction = gate::guarded_lightly(&mut worker.target, shared.hands.epoch).await?;
+    let pageless = match ledger::claim(&transaction, id).await.map_err(failed)? {
+        Claim::Mine { pageless } => pageless,
+        Claim::Done { rows, bytes } => {
+            shared.progress.find_done(size(table), rows, bytes);
+            shared.progress.finish_table();
+            return transaction.rollback().await.map_err(failed);
+        }
+    };
+    if !pageless {
+        truncate(&transaction, table).await.map_err(failed)?;
+    }
+    let seen = begin_reading(shared, &worker.source, table).await?;
+    let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &Rows { condition: None, freeze: false }).await?;
+    end_reading(&worker.source, table, seen.as_ref()).await?;
+    define_within(&transaction, indexes, shared.hands).await.map_err(|error| PgError::sql(format!("{doing} and its indexes"), error))?;
+    ledger::mark(&transaction, id, rows, bytes).await.map_err(failed)?;
+    gate::commit(transaction, &doing).await?;
+    shared.progress.finish_part(size(table), rows, bytes);
+    shared.progress.finish_indexes(indexes.len());
+    shared.progress.finish_table();
+    Ok(())
+}
+
 /// One table, in one transaction at the target: it holds all of the snapshot's rows, or what it held before. `parts` says
 /// that it was split and its parts did not fit together: then they are all done with it.
 async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, parts: Option<&Split>) -> PgResult<State> {
     let doing = copying(table);
     let failed = |error| PgError::sql(&doing, error);
-    let transaction = gate::guarded(&mut worker.target, shared.epoch).await?;
+    let transaction = gate::guarded(&mut worker.target, shared.hands.epoch).await?;
     if parts.is_some() {
         ledger::claim_table(&transaction, table.oid).await.map_err(failed)?;
     } else if let Claim::Done { rows, bytes } = ledger::claim(&transaction, id).await.map_err(failed)? {
@@ -146,7 +176,7 @@ async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
     let table = &split.table;
     let doing = copying(table);
     let failed = |error| PgError::sql(&doing, error);
-    let transaction = gate::guarded(&mut worker.target, shared.epoch).await?;
+    let transaction = gate::guarded(&mut worker.target, shared.hands.epoch).await?;
     if let Claim::Done { rows, bytes } = ledger::claim(&transaction, id).await.map_err(failed)? {
         split.add_rows(rows);
         shared.progress.find_done(part.bytes, rows, bytes);

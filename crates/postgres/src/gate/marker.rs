@@ -55,15 +55,15 @@ pub async fn await_marker(client: &Client, id: &str, deadline: Instant) -> PgRes
     }
 }
 
-/// What makes everything applied so far durable: a commit that waits for the log to be on disk.
+/// What makes everything committed so far durable: a commit that waits for the log to be on disk.
 pub const FLUSH_SQL: &str = "UPDATE cutover.flush SET times = times + 1";
 
-/// Commits once, synchronously. What the apply worker committed before, asynchronously, is on disk afterwards too.
+/// Commits once, synchronously. What was committed before it, asynchronously, is on disk afterwards too.
 ///
 /// # Errors
 /// [`PgError::Superseded`], or the server's answer.
 pub async fn flush(client: &mut Client, epoch: u64) -> PgResult<()> {
-    let doing = "making the applied changes durable";
+    let doing = "making what was committed durable";
     let transaction = guarded(client, epoch).await?;
     transaction.batch_execute(FLUSH_SQL).await.map_err(|error| PgError::sql(doing, error))?;
     commit(transaction, doing).await

@@ -53,9 +53,22 @@ pub struct GateState {
 /// # Errors
 /// [`PgError::Superseded`] if a newer driver has touched this database.
 pub async fn guarded(client: &mut Client, epoch: u64) -> PgResult<Transaction<'_>> {
+    begin(client, &guard_sql(epoch)).await
+}
+
+/// As [`guarded`], but its commit is not waited for to be on disk. That is for what is done anew where it is lost; the
+/// caller has guarded before, and commits something durably behind it.
+///
+/// # Errors
+/// As [`guarded`].
+pub(crate) async fn guarded_lightly(client: &mut Client, epoch: u64) -> PgResult<Transaction<'_>> {
+    begin(client, &format!("SET LOCAL synchronous_commit = off; SELECT cutover.guard({epoch})")).await
+}
+
+async fn begin<'a>(client: &'a mut Client, sql: &str) -> PgResult<Transaction<'a>> {
     let begun = |error| PgError::sql("beginning a guarded transaction", error);
     let transaction = client.transaction().await.map_err(begun)?;
-    transaction.batch_execute(&guard_sql(epoch)).await.map_err(begun)?;
+    transaction.batch_execute(sql).await.map_err(begun)?;
     Ok(transaction)
 }
 

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Refreshes the views that hold rows at the source. One that reads another comes after it.
-pub(super) async fn refresh_views(source: &DatabaseUrl, mut target: Client, names: &Names, epoch: u64) -> PgResult<usize> {
+pub(super) async fn refresh_views(source: &DatabaseUrl, target: &mut Client, names: &Names, epoch: u64) -> PgResult<usize> {
     let doing = "refreshing the materialised views";
     let origin = connect(source, &Purpose::new(&names.application("indexes"))).await?;
     let covered = Coverage::installed(&origin).await?.inside();
@@ -25,12 +25,12 @@ pub(super) async fn refresh_views(source: &DatabaseUrl, mut target: Client, name
     let rows = origin.query(&sql, &[]).await.map_err(|error| PgError::sql(doing, error))?;
     let mut left: Vec<String> = rows.iter().map(|row| format!("{}.{}", ident(row.get(0)), ident(row.get(1)))).collect();
     let count = left.len();
-    gate::let_pass(&target, "indexes").await?;
+    gate::let_pass(target, "indexes").await?;
     while !left.is_empty() {
         let before = left.len();
         let mut waiting = Vec::new();
         for view in left {
-            let transaction = gate::guarded(&mut target, epoch).await?;
+            let transaction = gate::guarded(target, epoch).await?;
             match transaction.batch_execute(&format!("REFRESH MATERIALIZED VIEW {view}")).await {
                 Ok(()) => gate::commit(transaction, doing).await?,
                 // It reads one that holds nothing yet.
@@ -51,7 +51,9 @@ pub(super) async fn analyze(target: &DatabaseUrl, application: &str, jobs: usize
     let client = connect(target, &Purpose::new(application)).await?;
     let tables: Vec<String> = catalogue::tables(&client).await?.iter().map(|table| table.name.quoted()).collect();
     work_through(target, application, jobs, tables, |client, table: String| async move {
-        match client.batch_execute(&format!("ANALYZE {table}")).await {
+        // Statistics that are lost are gathered anew, by the server itself.
+        let sql = format!("SET synchronous_commit = off; ANALYZE {table}");
+        match client.batch_execute(&sql).await {
             // It runs what is in an index as the table's owner, who may have lost the right to it: so at the source too.
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => tracing::warn!(%error, table, "has no statistics"),
             other => other.map_err(|error| PgError::sql(format!("analysing {table}"), error))?,

@@ -1,6 +1,6 @@
 //! One definition, in a transaction of its own.
 
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use super::{definitions::Index, section::Entry};
 use crate::{PgError, PgResult, gate};
@@ -24,6 +24,15 @@ fn settings(jobs: usize) -> String {
     )
 }
 
+/// Builds indexes that are known not to be there, in a transaction of somebody else's.
+pub(crate) async fn define_within(transaction: &Transaction<'_>, indexes: &[Index], hands: Hands) -> Result<(), tokio_postgres::Error> {
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let definitions: String = indexes.iter().map(|index| index.entry.sql.as_str()).collect();
+    transaction.batch_execute(&format!("{}; {definitions}", settings(hands.jobs))).await
+}
+
 /// Builds an index, unless it is there.
 pub(crate) async fn define_index(client: &mut Client, index: &Index, hands: Hands) -> PgResult<()> {
     define(client, &index.entry, hands).await
@@ -43,7 +52,7 @@ pub(super) async fn define_if_allowed(client: &mut Client, entry: &Entry, hands:
 /// Runs a definition, unless what it makes is there.
 pub(super) async fn define(client: &mut Client, entry: &Entry, hands: Hands) -> PgResult<()> {
     let doing = format!("building {} {}", entry.kind.to_lowercase(), entry.name);
-    let transaction = gate::guarded(client, hands.epoch).await?;
+    let transaction = gate::guarded_lightly(client, hands.epoch).await?;
     let failed = |error| PgError::sql(&doing, error);
     transaction.batch_execute(&settings(hands.jobs)).await.map_err(failed)?;
     match transaction.batch_execute(&entry.sql).await {

@@ -23,7 +23,7 @@ use self::{
     section::Entry,
 };
 pub(crate) use self::{
-    define::{Hands, define_index},
+    define::{Hands, define_index, define_within},
     definitions::Index,
 };
 pub use self::{
@@ -90,9 +90,10 @@ pub async fn build(job: Job<'_>, progress: Arc<Progress>) -> PgResult<Built> {
     builders.proofs(left.proofs).await?;
     builders.in_order("granting privileges", left.privileges).await?;
     builders.progress.enter("refreshing materialised views");
-    let materialized_views = refresh_views(job.source, client, job.names, job.epoch).await?;
+    let materialized_views = refresh_views(job.source, &mut client, job.names, job.epoch).await?;
     builders.progress.enter("gathering statistics");
     analyze(job.target, &builders.application, job.jobs).await?;
+    gate::flush(&mut client, job.epoch).await?;
     Ok(Built { indexes, others, materialized_views, seconds: begun.elapsed().as_secs_f64() })
 }
 
