@@ -5,7 +5,7 @@ use cutover_core::{
     plan::{InPause, LargeObjects},
 };
 use cutover_postgres::{
-    gate,
+    gate, large_objects,
     preflight::{Finding, Fix, Severity},
     stream,
 };
@@ -99,14 +99,19 @@ pub(crate) fn line(cutover: &Cutover, epoch: u64, action: Action) -> String {
 fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
     let names = &cutover.names;
     let at = |side: Side, text: String| vec![Call { place: side.to_string(), text }];
+    let carried = cutover.plan.copy.large_objects == LargeObjects::Copy;
+    let gates = |side: Side, gate: String, more: &str| {
+        let texts = std::iter::once(gate).chain(carried.then(|| more.to_owned()));
+        texts.map(|text| Call { place: side.to_string(), text }).collect()
+    };
     let shell = |text: String| vec![Call { place: "shell".to_owned(), text }];
     let traffic = |texts: Vec<String>| texts.into_iter().map(|text| Call { place: "traffic".to_owned(), text }).collect();
     match action {
         Action::InstallGate(side) => {
             at(side, "install the schema `cutover`: gate, marker, guard; docs/postgresql-objects.md says what is in it".to_owned())
         }
-        Action::CloseGate(side) => at(side, gate::move_sql(epoch, false)),
-        Action::OpenGate(side) => at(side, gate::move_sql(epoch, true)),
+        Action::CloseGate(side) => gates(side, gate::move_sql(epoch, false), large_objects::FENCE_SQL),
+        Action::OpenGate(side) => gates(side, gate::move_sql(epoch, true), large_objects::LIFT_SQL),
         Action::Isolate(side) => {
             at(side, format!("REVOKE CONNECT ON DATABASE \"{}\" FROM everyone who has it but us", cutover.plan.database(side).url.database))
         }
@@ -128,7 +133,7 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
                     "for each table, {} at a time: COPY … FROM the source's COPY … TO STDOUT in that snapshot{}",
                     cutover.plan.copy.jobs,
                     match cutover.plan.copy.large_objects {
-                        LargeObjects::Refuse => "",
+                        LargeObjects::Refuse | LargeObjects::Copy => "",
                         LargeObjects::Ignore => "; large objects stay behind, as the plan says",
                     }
                 ),
@@ -161,6 +166,14 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
         }
         Action::CompareChanges(it) => {
             at(it.destination(), format!("compare the rows that changed last at the {}, up to the marker, by their keys", it.origin()))
+        }
+        Action::BringLargeObjects(_) | Action::BringLastLargeObjects(_) if !carried => vec![],
+        Action::BringLargeObjects(it) => at(
+            it.destination(),
+            format!("make the large objects what they are at the {}: those that either side changed since the last look", it.origin()),
+        ),
+        Action::BringLastLargeObjects(it) => {
+            at(it.destination(), format!("the same, a last time: nobody writes any at the {}", it.origin()))
         }
         Action::CheckStream(it) => {
             at(it.origin(), format!("see that the {it} stream carries every table, is close behind, and that nothing is prepared"))

@@ -49,6 +49,14 @@ pub enum EngineError {
         /// The first of them.
         examples: Vec<String>,
     },
+    /// Large objects are not the same on both sides, behind the fence; the switch was undone.
+    #[error("the switch was undone, and writes go on at the old side: {count} large objects differ: {}", examples.join("; "))]
+    LargeObjects {
+        /// How many.
+        count: u64,
+        /// The first of them.
+        examples: Vec<String>,
+    },
     /// The user's own checks did not all pass.
     #[error("{}", not_passed(reports))]
     Checks {
@@ -147,7 +155,11 @@ impl EngineError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Plan(_) => 2,
-            Self::Findings { .. } | Self::NotRehearsed { .. } | Self::Differences { .. } | Self::Changed { .. } => 3,
+            Self::Findings { .. }
+            | Self::NotRehearsed { .. }
+            | Self::Differences { .. }
+            | Self::Changed { .. }
+            | Self::LargeObjects { .. } => 3,
             Self::Checks { reports } if reports.iter().any(|report| report.verdict == Verdict::Fail) => 3,
             Self::Inconclusive(_) | Self::Checks { .. } => 4,
             Self::PauseExhausted { .. } => 5,
@@ -175,6 +187,10 @@ impl EngineError {
             Self::Differences { .. } => Some("`cutover verify` lists the rows; the target must not be written to by others".to_owned()),
             Self::Changed { .. } => Some(
                 "mend the rows at the side that follows, then `cutover verify`; `in_pause = \"off\"` in the plan's [verify] does without"
+                    .to_owned(),
+            ),
+            Self::LargeObjects { .. } => Some(
+                "somebody wrote them at the side that follows; try again: before the next pause they are made what the other side's are"
                     .to_owned(),
             ),
             Self::Checks { .. } => Some("nothing was held; `cutover verify --only-checks` asks again".to_owned()),

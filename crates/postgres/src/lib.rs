@@ -10,6 +10,7 @@ pub mod follow;
 pub mod gate;
 pub mod identity;
 pub mod index;
+pub mod large_objects;
 pub mod limit;
 pub mod names;
 mod pool;

@@ -13,6 +13,7 @@ mod faults;
 mod filters;
 mod following;
 mod known;
+mod large_objects;
 mod many;
 mod recovery;
 mod rehearse;

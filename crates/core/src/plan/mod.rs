@@ -97,6 +97,8 @@ pub enum LargeObjects {
     Refuse,
     /// They stay behind.
     Ignore,
+    /// They are copied, brought over again as they change, and fenced.
+    Copy,
 }
 
 /// The comparison of both sides.

@@ -52,11 +52,13 @@ fn what_is_accepted_has_a_name_and_a_reason() {
     let accept = "[[compatibility.accept]]\nname = \" public.orders.code \"\nreason = \"gone in ${PASSWORD}\"";
     let plan = parse(&format!("{SMALLEST}\n{accept}\n[copy]\nlarge_objects = \"ignore\"")).unwrap();
     assert_eq!(plan.accept, [Accept { name: "public.orders.code".to_owned(), reason: "gone in p#w d".to_owned() }]);
+    let copied = parse(&format!("{SMALLEST}\n[copy]\nlarge_objects = \"copy\"")).unwrap();
+    assert_eq!(copied.copy.large_objects, LargeObjects::Copy);
     assert_eq!((plan.copy.large_objects, parse(SMALLEST).unwrap().copy.large_objects), (LargeObjects::Ignore, LargeObjects::Refuse));
     for (more, line, message) in [
         (accept.replace("gone in ${PASSWORD}", " "), 19, "without a reason"),
         (accept.replace("public.orders.code", ""), 18, "names nothing"),
-        ("[copy]\nlarge_objects = \"copy\"".to_owned(), 18, "can't be treated as `copy`"),
+        ("[copy]\nlarge_objects = \"keep\"".to_owned(), 18, "can't be treated as `keep`"),
     ] {
         let error = parse(&format!("{SMALLEST}\n{more}")).unwrap_err();
         assert_eq!((error.line, error.message.contains(message)), (line, true), "{error}");

@@ -147,6 +147,10 @@ pub enum Action {
     VerifyChanges(Stream),
     /// Compare what is left, up to the marker, while both sides stand still.
     CompareChanges(Stream),
+    /// Bring over the large objects that changed at the origin, while both sides move, until little is left.
+    BringLargeObjects(Stream),
+    /// Bring over those that changed last, while both sides stand still.
+    BringLastLargeObjects(Stream),
     /// See that the publication covers the catalogue, every table replicates, nothing is prepared, the lag is small.
     CheckStream(Stream),
     /// Hold traffic.

@@ -17,7 +17,11 @@ impl Step {
             Self::BeginPause(switch) => StepSpec {
                 name: "begin_pause",
                 establishes: "the rows that changed are the same on both sides but for the last; then the intent is durable before the first effect",
-                does: vec![Action::CheckStream(switch.stream()), Action::VerifyChanges(switch.stream())],
+                does: vec![
+                    Action::CheckStream(switch.stream()),
+                    Action::VerifyChanges(switch.stream()),
+                    Action::BringLargeObjects(switch.stream()),
+                ],
                 undo: vec![],
                 timeout: Some(MINUTE),
                 in_pause: false,
@@ -139,7 +143,7 @@ impl Preparation {
             ),
             Self::CopyRows => (
                 "the target holds the rows of one snapshot, and the slot everything since",
-                vec![Action::Publish(Stream::Forward), Action::CopyRows],
+                vec![Action::BringLargeObjects(Stream::Forward), Action::Publish(Stream::Forward), Action::CopyRows],
                 vec![Action::DropStream(Stream::Forward)],
                 None,
             ),
@@ -158,7 +162,12 @@ impl Preparation {
                 vec![Action::DisableStream(Stream::Forward)],
                 Some(MINUTE),
             ),
-            Self::CatchUp => ("the target is close behind", vec![Action::CatchUp(Stream::Forward)], vec![], None),
+            Self::CatchUp => (
+                "the target is close behind",
+                vec![Action::BringLargeObjects(Stream::Forward), Action::CatchUp(Stream::Forward)],
+                vec![],
+                None,
+            ),
             Self::Verify => ("both sides hold the same rows", vec![Action::Verify], vec![], None),
         };
         StepSpec { name: self.name(), establishes, does, undo, timeout, in_pause: false }
@@ -167,7 +176,8 @@ impl Preparation {
 
 fn arm(switch: Switch, reverse: bool) -> StepSpec {
     let back = switch.stream().opposite();
-    let mut does = vec![Action::CheckStream(switch.stream()), Action::WatchChanges(switch.stream())];
+    let mut does =
+        vec![Action::CheckStream(switch.stream()), Action::BringLargeObjects(switch.stream()), Action::WatchChanges(switch.stream())];
     if reverse {
         does.extend([Action::Publish(back), Action::CreateSlot(back), Action::Subscribe(back)]);
     }
@@ -188,6 +198,7 @@ fn drain(switch: Switch, reverse: bool) -> StepSpec {
         Action::AwaitMarker(stream),
         Action::Flush(switch.to),
         Action::CompareChanges(stream),
+        Action::BringLastLargeObjects(stream),
         Action::DisableStream(stream),
         Action::SetSequences(switch.to),
     ];

@@ -35,6 +35,7 @@ impl<'a> Driver<'a> {
             observed: Observed::default(),
             watched: None,
             definitions: None,
+            carrying: None,
         };
         if let Some(state) = driver.log.state() {
             for side in Side::BOTH {

@@ -25,7 +25,7 @@ use self::{
 use crate::{
     Cutover, EngineError, EngineResult, Failpoint, Notice, Report, describe,
     log::{Log, Voice},
-    perform::Watched,
+    perform::{Carrying, Watched},
     sides::Sides,
 };
 
@@ -67,6 +67,7 @@ pub(crate) struct Driver<'a> {
     pub(crate) watched: Option<Watched>,
     /// What the copy can build on full tables, once the schema was read.
     pub(crate) definitions: Option<Definitions>,
+    pub(crate) carrying: Option<Carrying>,
 }
 
 /// The one budget of a pause.
@@ -287,6 +288,7 @@ impl<'a> Driver<'a> {
         }
         if matches!(step, Step::Open(_)) {
             self.watched = None;
+            self.carrying = None;
         }
         Ok(())
     }

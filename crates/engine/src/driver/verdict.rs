@@ -36,7 +36,7 @@ pub(super) fn verdict(error: EngineError) -> EngineError {
             EngineError::PauseExhausted { attempts: 1, last: format!("{side}: {source}") }
         }
         EngineError::Traffic(source) if traffic_timed_out(&source) => EngineError::PauseExhausted { attempts: 1, last: source.to_string() },
-        said @ (EngineError::Changed { .. } | EngineError::Inconclusive(_)) => said,
+        said @ (EngineError::Changed { .. } | EngineError::LargeObjects { .. } | EngineError::Inconclusive(_)) => said,
         other => EngineError::Undone { hint: other.hint(), why: other.to_string() },
     }
 }

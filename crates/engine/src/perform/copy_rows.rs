@@ -45,7 +45,7 @@ impl Driver<'_> {
             self.note(Notice::Warning(format!("{error}; the copy goes on in {:.1} s", rest.as_secs_f64())));
             tokio::time::sleep(rest).await;
         };
-        self.observed.facts = facts(&report);
+        self.observed.facts.extend(facts(&report));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod changed;
 mod compatibility;
 mod copy_rows;
+mod large_objects;
 mod prepare;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::{
     changed::Watched,
+    large_objects::Carrying,
     prepare::{judge, sides, user_check, verify},
 };
 use crate::{EngineError, EngineResult, Notice, driver::Driver};
@@ -34,6 +36,7 @@ impl Driver<'_> {
             Action::OpenGate(side) => {
                 let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
                 gate::open(client, epoch).await.map_err(EngineError::database(side))?;
+                self.lift_large_objects(side, epoch).await?;
                 self.observed.opened_after_ms = self.pause_ms();
                 Ok(())
             }
@@ -99,6 +102,8 @@ impl Driver<'_> {
             Action::WatchChanges(stream) => self.watch_changes(stream).await,
             Action::VerifyChanges(stream) => self.verify_changes(stream, deadline).await,
             Action::CompareChanges(stream) => self.compare_changes(stream, deadline).await,
+            Action::BringLargeObjects(stream) => self.bring_large_objects(stream, deadline).await,
+            Action::BringLastLargeObjects(stream) => self.bring_last_large_objects(stream, deadline).await,
             Action::CheckStream(stream) => self.check_stream(stream, deadline).await,
             Action::HoldTraffic => {
                 let side = self.state()?.authority;
@@ -129,6 +134,7 @@ impl Driver<'_> {
             }
             Action::CheckFence(side) => self.check_fence(side, epoch).await,
             Action::RemoveGate(side) => {
+                self.lift_large_objects(side, epoch).await?;
                 let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
                 gate::remove(client, names.plan(), epoch).await.map_err(EngineError::database(side))
             }
@@ -172,6 +178,8 @@ impl Driver<'_> {
         let names = &self.cutover.names;
         let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
         gate::close(client, epoch, deadline).await.map_err(EngineError::database(side))?;
+        self.fence_large_objects(side, epoch, deadline).await?;
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
         let mut made = Vec::new();
         if in_switch {
             made = stream::unpublished(client, names, Stream::from_side(side)).await.map_err(EngineError::database(side))?;
@@ -307,6 +315,7 @@ impl Driver<'_> {
         let fence = self.fence()?;
         let expected = self.state()?.identity(side).clone();
         let url = &self.cutover.plan.database(side).url;
+        self.check_large_object_fence(side).await?;
         let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
         let gate = gate::state(client).await.map_err(EngineError::database(side))?;
         let found = identity(client, url).await.map_err(EngineError::database(side))?;

@@ -144,8 +144,9 @@ impl Reader<'_> {
         match self.expand(text)?.as_str() {
             "refuse" => Ok(LargeObjects::Refuse),
             "ignore" => Ok(LargeObjects::Ignore),
+            "copy" => Ok(LargeObjects::Copy),
             other => {
-                let hint = "write \"refuse\", or \"ignore\" to leave them behind".to_owned();
+                let hint = "write \"refuse\", \"copy\", or \"ignore\" to leave them behind".to_owned();
                 Err(self.fault(text.span(), format!("large objects can't be treated as `{other}`"), Some(hint)))
             }
         }

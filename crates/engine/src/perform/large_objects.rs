@@ -1,0 +1,217 @@
+//! Large objects: brought over in rounds while both sides move, and a last time inside the pause.
+
+use cutover_core::{Phase, Preparation, Side, Stream, plan::LargeObjects};
+use cutover_postgres::{
+    PgError,
+    large_objects::{self, Carrier, Numbers, Round, Way},
+    limit::{Limiter, Limits},
+};
+use tokio::time::Instant;
+
+use super::prepare::PROGRESS_INTERVAL;
+use crate::{EngineError, EngineResult, Notice, Progress, driver::Driver};
+
+/// What may be left to the next round, which may be the one inside the pause. Unit: bytes.
+const LITTLE_BYTES: u64 = 4 << 20;
+
+/// The same in large objects.
+const LITTLE: u64 = 200;
+
+/// The part of the pause's budget that a look may take: the rest of the pause needs some, too.
+const SHARE: u32 = 2;
+
+/// Sessions that bring large objects over, in one direction.
+pub(crate) struct Carrying {
+    carrier: Carrier,
+    stream: Stream,
+}
+
+impl Driver<'_> {
+    /// Rounds, until little has changed during the last of them.
+    pub(super) async fn bring_large_objects(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
+        if !self.carries_large_objects() {
+            return Ok(());
+        }
+        let copying = matches!(self.state()?.phase, Phase::Preparing { step: Preparation::CopyRows });
+        let carrying = self.carrying(stream).await?;
+        if copying && carrying.carrier.looked_before().await.map_err(EngineError::database("large objects"))? {
+            // They were copied before the rows were. What changed since is brought when the target has caught up.
+            return Ok(());
+        }
+        let mut carrying = Some(carrying);
+        loop {
+            let (round, again) = self.large_object_round(carrying.take(), stream, false, deadline).await?;
+            self.tell_round(stream, &round);
+            if copying {
+                self.observed.facts.insert("large_objects".to_owned(), round.objects.into());
+                self.observed.facts.insert("large_object_bytes".to_owned(), round.bytes.into());
+            }
+            carrying = Some(again);
+            if copying || (round.brought_bytes <= LITTLE_BYTES && round.changed <= LITTLE) {
+                if !matches!(self.state()?.phase, Phase::Preparing { .. }) {
+                    self.refuse_long_looks(&round)?;
+                }
+                self.carrying = carrying;
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let doing = format!("bringing large objects over ({} changed during the last round)", round.changed);
+                return Err(EngineError::database(stream)(PgError::TimedOut { doing, limit: round.took }));
+            }
+        }
+    }
+
+    /// The last round, behind the fence. What differs and is not the authority's doing keeps the switch from being made.
+    pub(super) async fn bring_last_large_objects(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
+        if !self.carries_large_objects() {
+            return Ok(());
+        }
+        let carrying = self.carrying(stream).await?;
+        let (round, _) = self.large_object_round(Some(carrying), stream, true, deadline).await?;
+        if round.differences_total > 0 {
+            return Err(EngineError::LargeObjects { count: round.differences_total, examples: round.differences });
+        }
+        self.note(Notice::Note(format!(
+            "{} large objects, {} of them changed last and compared inside the pause, in {} ms",
+            round.objects,
+            round.changed,
+            round.took.as_millis()
+        )));
+        Ok(())
+    }
+
+    /// Behind the gate of a side nobody writes large objects any more.
+    pub(super) async fn fence_large_objects(&mut self, side: Side, epoch: u64, deadline: Instant) -> EngineResult<()> {
+        if !self.carries_large_objects() {
+            return Ok(());
+        }
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        large_objects::fence(client, epoch, deadline).await.map_err(EngineError::database(side))
+    }
+
+    /// Whatever the plan says by now: what was taken is given back.
+    pub(super) async fn lift_large_objects(&mut self, side: Side, epoch: u64) -> EngineResult<()> {
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        large_objects::lift(client, epoch).await.map_err(EngineError::database(side))
+    }
+
+    /// Sees that nobody was given the right back while the fence stood.
+    pub(super) async fn check_large_object_fence(&mut self, side: Side) -> EngineResult<()> {
+        if !self.carries_large_objects() {
+            return Ok(());
+        }
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        let writers = large_objects::writers(client).await.map_err(EngineError::database(side))?;
+        if writers.is_empty() {
+            return Ok(());
+        }
+        Err(EngineError::Mismatch {
+            what: format!("large objects at the {side} could be written behind the fence: {}", writers.join(", ")),
+            hint: "let nobody grant rights during the switch, and try again".to_owned(),
+        })
+    }
+
+    fn carries_large_objects(&self) -> bool {
+        self.cutover.plan.copy.large_objects == LargeObjects::Copy
+    }
+
+    /// Sessions that stand since the last round, or new ones.
+    async fn carrying(&mut self, stream: Stream) -> EngineResult<Carrying> {
+        if let Some(carrying) = self.carrying.take().filter(|carrying| carrying.stream == stream) {
+            return Ok(carrying);
+        }
+        let (plan, epoch) = (&self.cutover.plan, self.state()?.epoch);
+        let urls = (&plan.database(stream.origin()).url, &plan.database(stream.destination()).url);
+        let carrier = Carrier::open(urls.0, urls.1, &self.cutover.names, epoch).await.map_err(EngineError::database("large objects"))?;
+        Ok(Carrying { carrier, stream })
+    }
+
+    async fn large_object_round(
+        &mut self,
+        carrying: Option<Carrying>,
+        stream: Stream,
+        last: bool,
+        deadline: Instant,
+    ) -> EngineResult<(Round, Carrying)> {
+        let mut carrying = match carrying {
+            Some(carrying) => carrying,
+            None => self.carrying(stream).await?,
+        };
+        let cutover = self.cutover;
+        let limits = Limits { max_rate: cutover.plan.copy.max_rate, max_latency: cutover.plan.copy.max_latency };
+        // Inside the pause nobody is held up by us but by the pause.
+        let limiter = Limiter::new(if last { Limits::default() } else { limits });
+        let limit = last.then(|| deadline.saturating_duration_since(Instant::now()));
+        let way = Way { epoch: self.state()?.epoch, limiter: &limiter, last, limit };
+        let (progress, began) = (large_objects::Progress::default(), Instant::now());
+        let round = {
+            let application = cutover.names.application("large objects");
+            let mut watch = std::pin::pin!(limiter.watch(&cutover.plan.database(stream.origin()).url, &application));
+            let mut work = std::pin::pin!(carrying.carrier.round(way, &progress));
+            let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+            loop {
+                tokio::select! {
+                    done = &mut work => break done,
+                    error = &mut watch => break Err(error),
+                    _ = tick.tick(), if !last => self.note(Notice::Progress(told(progress.numbers(), began))),
+                }
+            }
+        };
+        Ok((round.map_err(EngineError::database("large objects"))?, carrying))
+    }
+
+    fn tell_round(&self, stream: Stream, round: &Round) {
+        if round.changed + round.removed > 0 {
+            self.note(Notice::Note(format!(
+                "{} large objects at the {} ({} bytes): {} compared, {} bytes brought, {} removed, in {:.1} s",
+                round.objects,
+                stream.origin(),
+                round.bytes,
+                round.changed,
+                round.brought_bytes,
+                round.removed,
+                round.took.as_secs_f64()
+            )));
+        }
+        if round.mended_total > 0 {
+            self.note(Notice::Warning(format!(
+                "{} large objects differed although nobody had changed them at the {}, and were made equal: {}",
+                round.mended_total,
+                stream.origin(),
+                round.mended.join("; ")
+            )));
+        }
+    }
+
+    /// What a look takes now it takes inside the pause as well.
+    fn refuse_long_looks(&self, round: &Round) -> EngineResult<()> {
+        let budget = self.cutover.plan.pause.budget;
+        if round.look <= budget / SHARE {
+            return Ok(());
+        }
+        Err(EngineError::Mismatch {
+            what: format!(
+                "a look at {} large objects ({} bytes) takes {} ms, and the pause may take {} ms in all",
+                round.objects,
+                round.bytes,
+                round.look.as_millis(),
+                budget.as_millis()
+            ),
+            hint: format!("allow more with pause.budget, at least {} ms; or remove large objects (vacuumlo)", round.look.as_millis() * 2),
+        })
+    }
+}
+
+fn told(now: Numbers, began: Instant) -> Progress {
+    let per_second = now.bytes as f64 / began.elapsed().as_secs_f64().max(0.001);
+    let left = now.total.saturating_sub(now.bytes);
+    Progress {
+        what: "large objects",
+        done: now.bytes,
+        total: now.total,
+        unit: "bytes",
+        per_second,
+        eta_seconds: (per_second > 0.0).then(|| left as f64 / per_second),
+        detail: format!("{} looked at", now.objects),
+    }
+}
