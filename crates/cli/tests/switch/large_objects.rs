@@ -225,5 +225,16 @@ async fn large_objects_that_somebody_wrote_at_the_target_undo_the_switch_and_a_d
     world.cutover(&["run"]).await.code(0);
     assert!(idle.batch_execute("COMMIT").await.is_err(), "it had been told nothing");
     assert_eq!(counted(&world, &world.target).await, 6);
+
+    // The way back: the same with the sides swapped.
+    let driver = world.cutover_stopped(&["rollback", "--reason", "back"], "fencing_started").await;
+    world.source.execute(DATABASE, "SELECT lo_unlink(1100)").await.unwrap();
+    driver.resume().await.code(3).says("large object 1100: missing at the follower");
+    assert_eq!(world.authority().await, "target");
+    app(&world.target).await.batch_execute("SELECT lo_put(77, 0, int8send(8))").await.unwrap();
+    world.cutover_killed(&["rollback", "--reason", "back"], Some("after:committed")).await.killed();
+    world.cutover(&["run", "--until", "ready"]).await.code(0);
+    assert_eq!((world.authority().await.as_str(), counted(&world, &world.source).await), ("source", 8));
+    app(&world.source).await.batch_execute("SELECT lo_put(77, 0, int8send(9)), lo_put(77, 0, int8send(8))").await.unwrap();
     assert_eq!(world.ask(&world.source, DIGEST).await, world.ask(&world.target, DIGEST).await);
 }

@@ -20,7 +20,7 @@ const OBJECTS: usize = 500;
 /// What they hold together, at most, and what of one is compared at once. Unit: bytes.
 const BYTES: i64 = 32 << 20;
 
-/// What is held in memory. Unit: bytes.
+/// What is held in memory of one portion; there are two, one being read and one being written. Unit: bytes.
 const HELD: u64 = 4 << 20;
 
 /// Chunks that are read at once: of small objects there are many in what is held.
@@ -160,36 +160,30 @@ impl<'a> Batch<'a> {
             self.progress.bytes.fetch_add(compared, std::sync::atomic::Ordering::Relaxed);
         }
         let sizes = |at: &At| task(at.0).map_or(0, |task| held(task, at.1, at.1 + 1));
-        let wanted: Vec<At> = wanted.into_iter().collect();
-        let mut left = wanted.as_slice();
-        while !left.is_empty() {
-            let mut bytes = 0;
-            let fits = left.iter().take(CHUNKS).take_while(|at| {
-                bytes += sizes(at);
-                bytes <= HELD
-            });
-            let (some, rest) = left.split_at(fits.count().max(1));
-            self.bring(some, round).await?;
-            left = rest;
-        }
-        Ok(())
+        let portions = portions(&wanted.into_iter().collect::<Vec<At>>(), sizes);
+        self.bring(&portions, round).await
     }
 
-    async fn bring(&mut self, chunks: &[At], round: &mut Round) -> PgResult<()> {
-        let doing = "writing large objects";
-        let read = pages::read(self.authority, chunks).await?;
-        let bytes: u64 = read.iter().map(|(_, data)| data.len() as u64).sum();
-        self.way.limiter.take(bytes).await;
-        let ids: Vec<u32> = read.iter().map(|(at, _)| at.0).collect();
-        let numbers: Vec<i64> = read.iter().map(|(at, _)| at.1).collect();
-        let data: Vec<&[u8]> = read.iter().map(|(_, data)| data.as_slice()).collect();
-        let transaction = guarded(self.follower, self.way.epoch).await?;
-        let sql = "SELECT count(pg_catalog.lo_put(p.id, p.chunk * 1048576, p.data)) \
-             FROM unnest($1::oid[], $2::bigint[], $3::bytea[]) AS p (id, chunk, data)";
-        transaction.execute(sql, &[&ids, &numbers, &data]).await.map_err(|error| PgError::sql(doing, error))?;
-        commit(transaction, doing).await?;
-        round.brought_bytes += bytes;
-        self.progress.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+    /// Brings over some chunks, a portion after the other: the next is read while one is written.
+    async fn bring(&mut self, portions: &[Vec<At>], round: &mut Round) -> PgResult<()> {
+        let Self { authority, follower, way, progress, .. } = self;
+        let mut read = match portions.first() {
+            Some(first) => pages::read(authority, first).await?,
+            None => return Ok(()),
+        };
+        for next in 1..=portions.len() {
+            let bytes: u64 = read.iter().map(|(_, data)| data.len() as u64).sum();
+            way.limiter.take(bytes).await;
+            let reading = async {
+                match portions.get(next) {
+                    Some(portion) => pages::read(authority, portion).await,
+                    None => Ok(Vec::new()),
+                }
+            };
+            ((), read) = tokio::try_join!(put(follower, way.epoch, &read), reading)?;
+            round.brought_bytes += bytes;
+            progress.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -248,6 +242,37 @@ impl<'a> Batch<'a> {
         transaction.execute(sql, &[&present, &owners, &rights, &comments]).await.map_err(failed)?;
         commit(transaction, doing).await
     }
+}
+
+/// Chunks as they were read.
+type Read = Vec<(At, Vec<u8>)>;
+
+async fn put(follower: &mut Client, epoch: u64, chunks: &Read) -> PgResult<()> {
+    let doing = "writing large objects";
+    let ids: Vec<u32> = chunks.iter().map(|(at, _)| at.0).collect();
+    let numbers: Vec<i64> = chunks.iter().map(|(at, _)| at.1).collect();
+    let data: Vec<&[u8]> = chunks.iter().map(|(_, data)| data.as_slice()).collect();
+    let transaction = guarded(follower, epoch).await?;
+    let sql = "SELECT count(pg_catalog.lo_put(p.id, p.chunk * 1048576, p.data)) \
+         FROM unnest($1::oid[], $2::bigint[], $3::bytea[]) AS p (id, chunk, data)";
+    transaction.execute(sql, &[&ids, &numbers, &data]).await.map_err(|error| PgError::sql(doing, error))?;
+    commit(transaction, doing).await
+}
+
+/// Chunks in portions that are held in memory at once.
+fn portions(chunks: &[At], size: impl Fn(&At) -> u64) -> Vec<Vec<At>> {
+    let (mut portions, mut portion, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for at in chunks {
+        let size = size(at);
+        if !portion.is_empty() && (bytes + size > HELD || portion.len() == CHUNKS) {
+            portions.push(std::mem::take(&mut portion));
+            bytes = 0;
+        }
+        portion.push(*at);
+        bytes += size;
+    }
+    portions.extend(Some(portion).filter(|portion| !portion.is_empty()));
+    portions
 }
 
 /// What is to be compared, in portions that a server answers soon.

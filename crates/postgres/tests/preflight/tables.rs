@@ -1,8 +1,10 @@
 //! Tables, sequences, triggers: what replicates and what does not.
 
+use std::time::Duration;
+
 use cutover_core::{
     Side::{self, Source, Target},
-    plan::DatabaseUrl,
+    plan::{DatabaseUrl, LargeObjects},
 };
 use cutover_postgres::preflight::Severity::{Error, Info, Warning};
 use cutover_testkit::installs;
@@ -109,6 +111,29 @@ async fn what_does_not_replicate_is_named() {
     case.find("partitions", Info, Source, &["public.child inherits from public.kept"]).await;
     case.find_and_mend("foreign_keys", Info, Source, &["public.unchecked: later refers to public.kept"]).await;
     case.find("generated", Warning, Source, &["public.computed.d calls public.twice(integer)"]).await;
+}
+
+#[tokio::test]
+async fn large_objects_that_go_along_are_counted_and_want_superusers() {
+    let pair = shared_pair().await;
+    let mut case = Case::with_table(pair, "large_copied").await;
+    case.plan.copy.large_objects = LargeObjects::Copy;
+    case.refute("large_objects", Info, Source, &[]).await;
+    case.sql(Source, "SELECT lo_from_bytea(0, 'x'), lo_create(0)").await;
+    case.find("large_objects", Info, Source, &["large objects: 2", "inside the pause", "of its 3000 ms"]).await;
+    case.refute("large_objects", Error, Source, &[]).await;
+
+    case.sql(Target, "SELECT lo_create(0)").await;
+    case.find("large_objects", Error, Target, &["large objects: 1", "overwritten or removed", "1 of postgres"]).await;
+    case.prepared = true;
+    case.refute("large_objects", Error, Target, &[]).await;
+
+    case.plan.pause.budget = Duration::from_micros(1);
+    case.find("large_objects", Warning, Source, &["large objects: 2"]).await;
+
+    case.sql(Source, "CREATE ROLE large_mover LOGIN REPLICATION").await;
+    case.plan.source.url.user = "large_mover".to_owned();
+    case.find("large_objects", Error, Source, &["large_mover is no superuser"]).await;
 }
 
 #[tokio::test]
