@@ -9,10 +9,10 @@ use std::{
 };
 
 use cutover_testkit::{Cluster, eventually};
-use tokio::task::JoinHandle;
+use tokio::{process::Child, task::JoinHandle};
 use tokio_postgres::{Client, NoTls};
 
-use crate::world::{DATABASE, PASSWORD, World};
+use crate::world::{DATABASE, PASSWORD, Said, World};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -189,12 +189,38 @@ async fn b17_large_objects_go_along_there_and_back_under_writes() {
     assert_eq!([world.ask(&world.source, RIGHTS).await, world.ask(&world.target, RIGHTS).await], rights);
 }
 
+/// A driver that has made large objects at the target and waits before it fills them, and whom it waits for.
+async fn standing(world: &World) -> (Child, Client) {
+    let holder = world.target.client(DATABASE).await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE pg_largeobject IN SHARE MODE").await.unwrap();
+    let child = world.command(&["run", "--until", "ready"]).spawn().unwrap();
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 'pg_largeobject'::regclass";
+    eventually(SOON, || async { world.ask(&world.target, waits).await == "true" }).await.unwrap();
+    (child, holder)
+}
+
+async fn killed_while_they_are_copied(world: &World) {
+    let (mut child, holder) = standing(world).await;
+    child.kill().await.unwrap();
+    drop(holder);
+    assert_ne!(world.ask(&world.target, "SELECT count(*) FROM pg_largeobject_metadata").await, "0");
+    assert_ne!(world.ask(&world.source, DIGEST).await, world.ask(&world.target, DIGEST).await);
+}
+
 #[tokio::test]
 async fn large_objects_that_somebody_wrote_at_the_target_undo_the_switch_and_a_dead_driver_leaves_no_fence() {
-    let world = world(15, 15).await;
-    // Broken off while they are copied, and done again.
-    world.cutover_killed(&["run", "--until", "ready"], Some("before:snapshot_taken")).await.killed();
-    world.ready().await;
+    let world = world(16, 18).await;
+    for _ in ["install", "copy_schema"] {
+        world.cutover_killed(&["run", "--until", "ready"], Some("after:prepared")).await.killed();
+    }
+    killed_while_they_are_copied(&world).await;
+    // Then its connections end at the source, and it goes on by itself.
+    let (child, holder) = standing(&world).await;
+    let end = "SELECT count(pg_terminate_backend(pid)) > 1 FROM pg_stat_activity WHERE application_name = 'cutover/bank/large objects'";
+    assert_eq!(world.ask(&world.source, end).await, "true");
+    drop(holder);
+    let said = Said::of(tokio::time::timeout(2 * SOON, child.wait_with_output()).await.expect("it ends").unwrap());
+    said.code(0).says("large objects are brought over again in");
     assert_eq!(world.ask(&world.source, DIGEST).await, world.ask(&world.target, DIGEST).await);
     is_fenced(&world.target).await;
 

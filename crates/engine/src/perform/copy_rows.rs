@@ -136,7 +136,7 @@ fn passes(error: &EngineError) -> bool {
 
 /// How long it is still worth trying.
 #[derive(Default)]
-struct Patience {
+pub(super) struct Patience {
     /// The most parts that ever were done. A copy that begins anew has to get past them, or it would for ever.
     most: u64,
     /// Since the first failure after that.
@@ -146,7 +146,7 @@ struct Patience {
 
 impl Patience {
     /// How long to rest before the next attempt. None where nothing was begun yet, or nothing more was done for long.
-    fn rest(&mut self, now: Instant, parts_done: Option<u64>) -> Option<Duration> {
+    pub(super) fn rest(&mut self, now: Instant, parts_done: Option<u64>) -> Option<Duration> {
         let done = parts_done?;
         if done > self.most {
             *self = Self { most: done, ..Self::default() };

@@ -1,5 +1,7 @@
 //! Large objects: brought over in rounds while both sides move, and a last time inside the pause.
 
+use std::time::Duration;
+
 use cutover_core::{Phase, Preparation, Side, Stream, plan::LargeObjects};
 use cutover_postgres::{
     PgError,
@@ -8,14 +10,20 @@ use cutover_postgres::{
 };
 use tokio::time::Instant;
 
-use super::prepare::PROGRESS_INTERVAL;
-use crate::{EngineError, EngineResult, Notice, Progress, driver::Driver};
+use super::{copy_rows::Patience, prepare::PROGRESS_INTERVAL};
+use crate::{
+    EngineError, EngineResult, Notice, Progress,
+    driver::{Driver, transient},
+};
 
 /// What may be left to the next round, which may be the one inside the pause. Unit: bytes.
 const LITTLE_BYTES: u64 = 4 << 20;
 
 /// The same in large objects.
 const LITTLE: u64 = 200;
+
+/// A round that went on for so long before it failed has come somewhere: then it is tried as long again.
+const GOOD_WHILE: Duration = Duration::from_secs(60);
 
 /// The part of the pause's budget that a look may take: the rest of the pause needs some, too.
 const SHARE: u32 = 2;
@@ -39,8 +47,16 @@ impl Driver<'_> {
             return Ok(());
         }
         let mut carrying = Some(carrying);
+        let mut patience = Patience::default();
         loop {
-            let (round, again) = self.large_object_round(carrying.take(), stream, false, deadline).await?;
+            let began = Instant::now();
+            let (round, again) = match self.large_object_round(carrying.take(), stream, false, deadline).await {
+                Ok(done) => done,
+                Err(error) => {
+                    self.rest_after(error, began, &mut patience).await?;
+                    continue;
+                }
+            };
             self.tell_round(stream, &round);
             if copying {
                 self.observed.facts.insert("large_objects".to_owned(), round.objects.into());
@@ -59,6 +75,20 @@ impl Driver<'_> {
                 return Err(EngineError::database(stream)(PgError::TimedOut { doing, limit: round.took }));
             }
         }
+    }
+
+    /// While all is being prepared, a connection or a server that is gone may come back: what was brought is found again.
+    async fn rest_after(&mut self, error: EngineError, began: Instant, patience: &mut Patience) -> EngineResult<()> {
+        if began.elapsed() > GOOD_WHILE {
+            *patience = Patience::default();
+        }
+        let preparing = matches!(self.state()?.phase, Phase::Preparing { .. });
+        let rest = (preparing && transient(&error)).then(|| patience.rest(Instant::now(), Some(0))).flatten();
+        let Some(rest) = rest else { return Err(error) };
+        self.keep_hold().await?;
+        self.note(Notice::Warning(format!("{error}; large objects are brought over again in {:.1} s", rest.as_secs_f64())));
+        tokio::time::sleep(rest).await;
+        Ok(())
     }
 
     /// The last round, behind the fence. What differs and is not the authority's doing keeps the switch from being made.
