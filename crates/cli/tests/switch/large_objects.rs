@@ -239,6 +239,16 @@ async fn large_objects_that_somebody_wrote_at_the_target_undo_the_switch_and_a_d
     assert_eq!(world.ask(&world.target, "SELECT lo_get(4711)").await, r"\x6d696e65");
     world.ask(&world.target, "SELECT lo_unlink(4711)").await;
 
+    // A look that does not come to its end in the pause.
+    world.write_plan(&format!("{COPIED}\n[pause]\nbudget = \"1s\"\nattempts = 1"));
+    let driver = world.cutover_stopped(&["run"], "fencing_started").await;
+    let holder = world.target.client(DATABASE).await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE pg_largeobject").await.unwrap();
+    driver.resume().await.code(5).says("looking at large objects took longer than");
+    drop(holder);
+    assert_eq!(world.authority().await, "source");
+    world.write_plan(COPIED);
+
     for entry in ["after:fencing_started", "before:fenced", "after:fenced", "after:drained"] {
         world.cutover_killed(&["run"], Some(entry)).await.killed();
         world.cutover(&["run", "--until", "ready"]).await.code(0);

@@ -16,17 +16,14 @@ use crate::{
     driver::{Driver, transient},
 };
 
-/// What may be left to the next round, which may be the one inside the pause. Unit: bytes.
-const LITTLE_BYTES: u64 = 4 << 20;
-
-/// The same in large objects.
-const LITTLE: u64 = 200;
-
 /// A round that went on for so long before it failed has come somewhere: then it is tried as long again.
 const GOOD_WHILE: Duration = Duration::from_secs(60);
 
-/// The part of the pause's budget that a look may take: the rest of the pause needs some, too.
+/// The part of the pause's budget that the last round may take: the rest of the pause needs some, too.
 const SHARE: u32 = 2;
+
+/// A round that takes more of the time of the one before comes no closer.
+const SHRINKING: f64 = 0.7;
 
 /// Sessions that bring large objects over, in one direction.
 pub(crate) struct Carrying {
@@ -35,19 +32,22 @@ pub(crate) struct Carrying {
 }
 
 impl Driver<'_> {
-    /// Rounds, until little has changed during the last of them.
+    /// Rounds, until they come no closer, or the next one fits into the pause.
     pub(super) async fn bring_large_objects(&mut self, stream: Stream, deadline: Instant) -> EngineResult<()> {
         if !self.carries_large_objects() {
             return Ok(());
         }
-        let copying = matches!(self.state()?.phase, Phase::Preparing { step: Preparation::CopyRows });
+        let phase = &self.state()?.phase;
+        let copying = matches!(phase, Phase::Preparing { step: Preparation::CopyRows });
+        let (in_switch, pause_is_next) = (!matches!(phase, Phase::Preparing { .. }), matches!(phase, Phase::Armed(_)));
+        let share = self.cutover.plan.pause.budget / SHARE;
         let carrying = self.carrying(stream).await?;
         if copying && carrying.carrier.looked_before().await.map_err(EngineError::database("large objects"))? {
             // They were copied before the rows were. What changed since is brought when the target has caught up.
             return Ok(());
         }
         let mut carrying = Some(carrying);
-        let mut patience = Patience::default();
+        let (mut patience, mut before) = (Patience::default(), f64::INFINITY);
         loop {
             let began = Instant::now();
             let (round, again) = match self.large_object_round(carrying.take(), stream, false, deadline).await {
@@ -63,15 +63,19 @@ impl Driver<'_> {
                 self.observed.facts.insert("large_object_bytes".to_owned(), round.bytes.into());
             }
             carrying = Some(again);
-            if copying || (round.brought_bytes <= LITTLE_BYTES && round.changed <= LITTLE) {
-                if !matches!(self.state()?.phase, Phase::Preparing { .. }) {
-                    self.refuse_long_looks(&round)?;
-                }
+            if in_switch {
+                self.refuse_long_looks(&round)?;
+            }
+            // What changes during a round is left to the next, which takes about as long.
+            let comes_closer = round.took.as_secs_f64() < before * SHRINKING;
+            if copying || round.took <= share || !(pause_is_next || comes_closer) {
                 self.carrying = carrying;
                 return Ok(());
             }
+            before = round.took.as_secs_f64();
             if Instant::now() >= deadline {
-                let doing = format!("bringing large objects over ({} changed during the last round)", round.changed);
+                let doing =
+                    format!("bringing large objects over ({} changed since the round before, too many for the pause)", round.changed);
                 return Err(EngineError::database(stream)(PgError::TimedOut { doing, limit: round.took }));
             }
         }

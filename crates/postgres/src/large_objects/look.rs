@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, IsolationLevel, Portal, Row, Transaction};
+use tokio_postgres::{Client, IsolationLevel, Portal, Row, Transaction, error::SqlState};
 
 use crate::{PgError, PgResult};
 
@@ -56,6 +56,7 @@ pub(super) struct Look<'a> {
     portal: Portal,
     rows: std::vec::IntoIter<Row>,
     ended: bool,
+    limit: Option<Duration>,
     /// The snapshot, to be noted when all is done with.
     pub(super) snapshot: String,
 }
@@ -68,11 +69,12 @@ struct Begun<'a> {
     seen: Option<String>,
     /// What the round of that look was called.
     round: Option<String>,
+    limit: Option<Duration>,
 }
 
 impl<'a> Begun<'a> {
     async fn new(client: &'a mut Client, limit: Option<Duration>) -> PgResult<Self> {
-        let failed = |error| PgError::sql(DOING, error);
+        let failed = |error| failed(error, limit);
         let building = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
         let transaction = building.start().await.map_err(failed)?;
         // All pages are read, so they are read in the order in which they lie.
@@ -87,16 +89,23 @@ impl<'a> Begun<'a> {
              ON pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint - pg_catalog.pg_snapshot_xmin(l.seen)::text::bigint < $1";
         let row = transaction.query_one(sql, &[&TELLABLE]).await.map_err(failed)?;
         let (snapshot, seen, round) = (row.get(0), row.get(1), row.get(2));
-        Ok(Self { transaction, snapshot, seen, round })
+        Ok(Self { transaction, snapshot, seen, round, limit })
     }
 
     /// Asks. Where the other side does not know of the look before, everything counts as changed.
     async fn ask(self, follower: bool, known: bool) -> PgResult<Look<'a>> {
-        let failed = |error| PgError::sql(DOING, error);
+        let failed = |error| failed(error, self.limit);
         let sql = look_sql(self.seen.as_deref(), follower, known);
         let statement = self.transaction.prepare(&sql).await.map_err(failed)?;
         let portal = self.transaction.bind(&statement, &[]).await.map_err(failed)?;
-        Ok(Look { transaction: self.transaction, portal, rows: Vec::new().into_iter(), ended: false, snapshot: self.snapshot })
+        Ok(Look {
+            transaction: self.transaction,
+            portal,
+            rows: Vec::new().into_iter(),
+            ended: false,
+            limit: self.limit,
+            snapshot: self.snapshot,
+        })
     }
 }
 
@@ -109,7 +118,7 @@ impl Look<'_> {
             if self.ended {
                 return Ok(None);
             }
-            let rows = self.transaction.query_portal(&self.portal, FETCH).await.map_err(|error| PgError::sql(DOING, error))?;
+            let rows = self.transaction.query_portal(&self.portal, FETCH).await.map_err(|error| failed(error, self.limit))?;
             self.ended = rows.is_empty();
             self.rows = rows.into_iter();
         }
@@ -149,6 +158,14 @@ impl<'a> Pairing<'a> {
             pair.follower = std::mem::replace(&mut self.heads[1], self.follower.next().await?);
         }
         Ok(Some(pair))
+    }
+}
+
+/// A server that has given up at our limit ran out of time, and did not fail.
+fn failed(error: tokio_postgres::Error, limit: Option<Duration>) -> PgError {
+    match limit {
+        Some(limit) if error.code() == Some(&SqlState::QUERY_CANCELED) => PgError::TimedOut { doing: DOING.to_owned(), limit },
+        _ => PgError::sql(DOING, error),
     }
 }
 
