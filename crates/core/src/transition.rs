@@ -62,7 +62,7 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::Archived { file, sha256, bytes }, Phase::Completed) => Ok(vec![Event::Archived { file, sha256, bytes }]),
         (Command::Archived { .. }, _) => not_now("retiring"),
         (Command::Retired, Phase::Archived) => Ok(vec![Event::Retired]),
-        (Command::GiveUp, Phase::Preparing { .. } | Phase::Following | Phase::Restoring(_) | Phase::TearingDown)
+        (Command::GiveUp, Phase::Preparing { .. } | Phase::Following | Phase::Smoking(_) | Phase::Restoring(_) | Phase::TearingDown)
             if state.authority == Side::Source =>
         {
             Ok(if matches!(state.phase, Phase::TearingDown) { vec![] } else { vec![Event::GivenUp] })
@@ -218,7 +218,9 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
         (Event::Completed, Phase::Following | Phase::Restoring(_)) if state.authority == Side::Target => Phase::Completed,
         (Event::Archived { .. }, Phase::Completed) => Phase::Archived,
         (Event::Retired, Phase::Archived) => Phase::Retired,
-        (Event::GivenUp, Phase::Preparing { .. } | Phase::Following | Phase::Restoring(_)) if state.authority == Side::Source => {
+        (Event::GivenUp, Phase::Preparing { .. } | Phase::Following | Phase::Smoking(_) | Phase::Restoring(_))
+            if state.authority == Side::Source =>
+        {
             Phase::TearingDown
         }
         (Event::TornDown, Phase::TearingDown) => Phase::TornDown,

@@ -222,7 +222,13 @@ fn next_command(state: Option<&State>) -> String {
         (Phase::Following, Side::Source) => "cutover run: switches to the target".to_owned(),
         (Phase::Following, Side::Target) if !state.shape.reverse => "cutover complete".to_owned(),
         (Phase::Completed, _) if !state.shape.reverse => "cutover retire --archive FILE".to_owned(),
-        (Phase::Following | Phase::Smoking(_), Side::Target) => "cutover complete, or cutover rollback --reason …".to_owned(),
+        (Phase::Following, Side::Target) => "cutover complete, or cutover rollback --reason …".to_owned(),
+        (Phase::Smoking(_), Side::Target) if !state.shape.reverse => "cutover run --until ready: tries the target again".to_owned(),
+        (Phase::Smoking(_), Side::Target) => "cutover run --until ready: tries the target again; or cutover rollback --reason …".to_owned(),
+        (Phase::Smoking(_), Side::Source) => format!(
+            "cutover run --until ready: tries the source again; or cutover rollback --reason … --confirm {}: gives the copy up",
+            state.plan.name
+        ),
         (Phase::Restoring(_), Side::Source) => format!(
             "cutover run --until ready: restores the stream; or cutover rollback --reason … --confirm {}: gives the copy up",
             state.plan.name

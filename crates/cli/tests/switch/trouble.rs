@@ -139,8 +139,21 @@ async fn flagger_1801_a_failed_smoke_test_leaves_the_way_back_open() {
     world.ready().await;
     world.cutover(&["run"]).await.code(1).says("it does not work");
     assert_eq!(world.authority().await, "target");
-    world.cutover(&["rollback", "--reason", "the smoke test failed"]).await;
+    let rows = "SELECT count(*) FROM bank.orders";
+    world
+        .target
+        .client(DATABASE)
+        .await
+        .unwrap()
+        .batch_execute("DELETE FROM bank.orders WHERE ctid IN (SELECT min(ctid) FROM bank.orders)")
+        .await
+        .unwrap();
+    let taken = world.ask(&world.target, rows).await;
+    world.cutover(&["rollback", "--reason", "the smoke test failed"]).await.code(1).says("it does not work");
     assert_eq!(world.authority().await, "source");
+    world.cutover(&["status"]).await.code(0).says("--confirm bank: gives the copy up");
+    world.cutover(&["rollback", "--reason", "here neither", "--confirm", "bank"]).await.code(0).says("torn down");
+    assert_eq!(world.ask(&world.source, rows).await, taken, "what the target took is kept");
 }
 
 /// A table made at the target after the switch has nowhere to go on the way back: that is said, and its rows stay safe.
