@@ -161,7 +161,7 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
         }
         Event::Committed => "committed: the other side is in charge".to_owned(),
         Event::Opened { pause_ms } => format!("open after a pause of {pause_ms} ms"),
-        Event::Abandoned { why } => format!("given up: {why}"),
+        Event::Abandoned { why, .. } => format!("given up: {why}"),
         Event::Undone { pause_ms } => format!("undone: writes go on at the old side; they were held for {pause_ms} ms"),
         Event::Restored => "restored: the old side is followed as before".to_owned(),
         Event::Completed => "completed: the target is the new source".to_owned(),

@@ -105,6 +105,8 @@ pub enum Command {
     Abandon {
         /// Why.
         why: String,
+        /// Rows that were found to differ, if it was because of them.
+        differences: u64,
     },
     /// Of the abandoned switch nothing holds writes any more.
     Undone {

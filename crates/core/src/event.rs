@@ -228,6 +228,9 @@ pub enum Event {
     Abandoned {
         /// Why.
         why: String,
+        /// Rows that were found to differ, if it was because of them. What was verified before doesn't count any more then.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        differences: u64,
     },
     /// An abandoned switch is undone: the old side takes writes.
     Undone {

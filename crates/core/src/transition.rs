@@ -54,7 +54,7 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::Commit, Phase::Drained(..)) => Ok(vec![Event::Committed]),
         (Command::Opened { pause_ms }, Phase::Opening(_)) => Ok(vec![Event::Opened { pause_ms }]),
         (Command::Smoked, Phase::Smoking(_)) => Ok(vec![Event::Smoked]),
-        (Command::Abandon { why }, _) => abandon(state, why),
+        (Command::Abandon { why, differences }, _) => abandon(state, why, differences),
         (Command::Undone { pause_ms }, Phase::Undoing(_)) => Ok(vec![Event::Undone { pause_ms }]),
         (Command::Restored, Phase::Restoring(_)) => Ok(vec![Event::Restored]),
         (Command::Complete, Phase::Following | Phase::Restoring(_)) if state.authority == Side::Target => Ok(vec![Event::Completed]),
@@ -107,7 +107,7 @@ fn create(plan: PlanRef, shape: Shape, source: Identity, target: Identity, filte
 fn take_over(state: &State, driver: String) -> Vec<Event> {
     let mut events = vec![Event::DriverTookOver { driver }];
     if state.before_commit_point() {
-        events.push(Event::Abandoned { why: "the driver that had begun the switch is gone".to_owned() });
+        events.push(Event::Abandoned { why: "the driver that had begun the switch is gone".to_owned(), differences: 0 });
     }
     events
 }
@@ -132,10 +132,10 @@ fn start_switch(state: &State, to: Side) -> Result<Vec<Event>, Refusal> {
     }
 }
 
-fn abandon(state: &State, why: String) -> Result<Vec<Event>, Refusal> {
+fn abandon(state: &State, why: String, differences: u64) -> Result<Vec<Event>, Refusal> {
     match &state.phase {
         Phase::Arming(_) | Phase::Armed(_) | Phase::Fencing(_) | Phase::Fenced(..) | Phase::Drained(..) => {
-            Ok(vec![Event::Abandoned { why }])
+            Ok(vec![Event::Abandoned { why, differences }])
         }
         Phase::Undoing(_) => Ok(vec![]),
         Phase::Opening(_) | Phase::Smoking(_) => Err(Refusal::PastCommitPoint),

@@ -169,7 +169,7 @@ fn before_the_commit_point_everything_is_undone_and_after_it_nothing() {
     loop {
         let step = next(cutover.state()).unwrap();
         let mut given_up = Cutover(cutover.0.clone(), Vec::new());
-        let abandoned = given_up.say(Command::Abandon { why: "test".into() });
+        let abandoned = given_up.say(Command::Abandon { why: "test".into(), differences: 0 });
         if matches!(step, Step::Open(_)) {
             assert_eq!(abandoned, Err(Refusal::PastCommitPoint));
             break;
@@ -326,7 +326,7 @@ proptest! {
             let step = next(cutover.state());
             match (choice, step) {
                 (0, _) => cutover.say(Command::TakeOver { driver: "another".into() }).unwrap(),
-                (1, _) => drop(cutover.say(Command::Abandon { why: "given up".into() })),
+                (1, _) => drop(cutover.say(Command::Abandon { why: "given up".into(), differences: 0 })),
                 // What was made is removed only where exactly the source takes writes, and nobody else ever took one that
                 // it has not.
                 (8, _) => {

@@ -23,4 +23,4 @@ pub use error::{EngineError, EngineResult};
 pub use failpoint::Failpoint;
 pub use report::{Notice, Progress, Report, Silent};
 pub use status::{SideStatus, Status, TrafficStatus};
-pub use verified::LastVerification;
+pub use verified::{Known, LastVerification};

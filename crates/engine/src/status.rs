@@ -125,7 +125,7 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
         next: next_command(state.as_ref()),
         state,
         sides,
-        verified: cutover.last_verification().await?,
+        verified: cutover.known().await?.last,
         stream,
         cause,
         drift,

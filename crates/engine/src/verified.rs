@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cutover_core::{Command, Event, Lsn, Preparation, State, Verification, VerifiedTable};
+use cutover_core::{Command, Event, Lsn, Preparation, State, Verification, VerifiedTable, plan::InPause};
 use cutover_postgres::{catalogue::QualifiedName, verify::Report};
 use serde::Serialize;
 
@@ -14,6 +14,16 @@ use crate::{
 
 /// For so long a verification that was broken off can be gone on with. Its claim begins where it began.
 const RESUME_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
+/// What is known of the sides as they are now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The last verification of all tables, if it found no difference: since the side in charge is in charge, and since
+    /// rows were repaired.
+    pub last: Option<LastVerification>,
+    /// Rows were found to differ, by a verification or by a switch, and all tables have not been found equal since.
+    pub different: bool,
+}
 
 /// The last verification of the sides as they are now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,19 +47,19 @@ impl LastVerification {
 }
 
 impl Cutover {
-    /// The last verification of all tables, if it found no difference: since the side in charge is in charge, and since
-    /// rows were repaired.
+    /// What verifications and switches have found, as the journal tells it.
     ///
     /// # Errors
     /// If the journal can't be read.
-    pub async fn last_verification(&self) -> EngineResult<Option<LastVerification>> {
-        Ok(last(&self.history().await?))
+    pub async fn known(&self) -> EngineResult<Known> {
+        Ok(known(&self.history().await?))
     }
 
-    /// Whether both sides are to be compared again before a switch, by what the plan says of the last verification's age.
+    /// Whether both sides are to be compared again before a switch: by what the plan says of the last verification's age,
+    /// and where they are known to differ.
     #[must_use]
-    pub fn is_verification_due(&self, last: Option<&LastVerification>) -> bool {
-        is_due(last, self.plan.verify.max_age)
+    pub fn is_verification_due(&self, known: &Known) -> bool {
+        is_due(known, self.plan.verify.max_age, self.plan.verify.in_pause)
     }
 
     /// What has happened, and when, in milliseconds since 1970.
@@ -87,23 +97,27 @@ pub(crate) fn verification(report: &Report) -> Verification {
     Verification { lsn: report.lsn, tables: report.tables, rows: report.rows, differences: report.differences_total }
 }
 
-fn last(history: &[(i64, Event)]) -> Option<LastVerification> {
-    let mut last = None;
+fn known(history: &[(i64, Event)]) -> Known {
+    let mut known = Known::default();
     for &(at_ms, ref event) in history {
         match event {
             Event::Prepared { step: Preparation::Verify, facts } => {
                 let number = |name: &str| facts.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
                 let lsn = facts.get("lsn").and_then(|lsn| lsn.as_str()).and_then(|lsn| lsn.parse().ok());
-                last = Some(LastVerification { tables: number("tables"), rows: number("rows"), lsn, at_ms });
+                known.last = Some(LastVerification { tables: number("tables"), rows: number("rows"), lsn, at_ms });
             }
-            Event::Verified(Verification { lsn, tables, rows, differences }) => {
-                last = (*differences == 0).then_some(LastVerification { tables: *tables, rows: *rows, lsn: Some(*lsn), at_ms });
+            Event::Verified(Verification { lsn, tables, rows, differences: 0 }) => {
+                let last = LastVerification { tables: *tables, rows: *rows, lsn: Some(*lsn), at_ms };
+                known = Known { last: Some(last), different: false };
             }
-            Event::Committed | Event::RepairStarted { .. } => last = None,
+            Event::Verified(_) => known = Known { last: None, different: true },
+            Event::Abandoned { differences, .. } if *differences > 0 => known = Known { last: None, different: true },
+            // Whichever side is in charge, and whatever was repaired: only a look at everything says that nothing differs.
+            Event::Committed | Event::RepairStarted { .. } => known.last = None,
             _ => {}
         }
     }
-    last
+    known
 }
 
 /// The tables that a verification had finished when it was broken off, not long ago. Those whose rows were repaired since
@@ -122,14 +136,18 @@ pub(crate) fn unfinished(history: &[(i64, Event)], max_age: Option<Duration>) ->
                 finished.retain(|table| !tables.contains_key(&name(table).to_string()));
             }
             Event::Prepared { .. } | Event::Verified(Verification { differences: 0, .. }) | Event::Committed => finished.clear(),
+            Event::Abandoned { differences, .. } if *differences > 0 => finished.clear(),
             _ => {}
         }
     }
     finished
 }
 
-fn is_due(last: Option<&LastVerification>, max_age: Option<Duration>) -> bool {
-    max_age.is_some_and(|max_age| last.is_none_or(|last| last.age() > max_age))
+fn is_due(known: &Known, max_age: Option<Duration>, in_pause: InPause) -> bool {
+    match max_age {
+        Some(max_age) => known.last.as_ref().is_none_or(|last| last.age() > max_age),
+        None => known.different && in_pause == InPause::Changed,
+    }
 }
 
 fn name(table: &VerifiedTable) -> QualifiedName {
@@ -176,19 +194,37 @@ mod tests {
     }
 
     fn is_known(events: &[Event]) -> bool {
-        last(&now(events)).is_some()
+        known(&now(events)).last.is_some()
+    }
+
+    fn abandoned(differences: u64) -> Event {
+        Event::Abandoned { why: "a row differs".to_owned(), differences }
     }
 
     #[test]
     fn a_verification_is_due_by_its_age() {
         let minutes = |count: u64| Duration::from_secs(60 * count);
-        let ended = |at_ms: i64| LastVerification { tables: 1, rows: 1, lsn: None, at_ms };
+        let ended = |at_ms: i64| Known { last: Some(LastVerification { tables: 1, rows: 1, lsn: None, at_ms }), different: false };
+        let is_due = |known: &Known, max_age: Option<Duration>| is_due(known, max_age, InPause::Changed);
         let last = ended(now_ms() - 5 * 60 * 1000);
-        assert!(!is_due(Some(&last), None) && !is_due(None, None));
-        assert!(!is_due(Some(&last), Some(minutes(10))));
-        assert!(is_due(Some(&last), Some(minutes(4))));
-        assert!(is_due(None, Some(minutes(4))), "since a switch none was done");
-        assert!(is_due(Some(&ended(now_ms() + 5 * 60 * 1000)), Some(minutes(4))), "the clock was wrong");
+        assert!(!is_due(&last, None) && !is_due(&Known::default(), None));
+        assert!(!is_due(&last, Some(minutes(10))));
+        assert!(is_due(&last, Some(minutes(4))));
+        assert!(is_due(&Known::default(), Some(minutes(4))), "since a switch none was done");
+        assert!(is_due(&ended(now_ms() + 5 * 60 * 1000), Some(minutes(4))), "the clock was wrong");
+    }
+
+    #[test]
+    fn what_is_known_to_differ_is_verified_again_until_nothing_does() {
+        let due = |events: &[Event]| is_due(&known(&now(events)), None, InPause::Changed);
+        assert!(!due(&[verified(0)]) && !due(&[verified(0), abandoned(0)]));
+        for found in [verified(1), abandoned(1)] {
+            assert!(due(&[verified(0), found.clone()]));
+            assert!(due(&[found.clone(), Event::RepairStarted { rows: 1 }, repaired(0, "public.a")]), "nobody looked at the others");
+            assert!(due(&[found.clone(), Event::Committed, Event::Committed]), "it still differs after the way back");
+            assert!(!due(&[found, verified(0)]));
+        }
+        assert!(!is_due(&known(&now(&[abandoned(1)])), None, InPause::Off), "the plan goes without");
     }
 
     #[test]
@@ -197,6 +233,8 @@ mod tests {
         assert!(!is_known(&[verified(0), verified(1)]));
         assert!(!is_known(&[verified(0), Event::RepairStarted { rows: 1 }, repaired(0, "public.a")]));
         assert!(!is_known(&[verified(0), Event::Committed]));
+        assert!(is_known(&[verified(0), abandoned(0)]));
+        assert!(!is_known(&[verified(0), abandoned(1)]), "a switch that found a row that differs");
         assert!(is_known(&[verified(1), verified(0)]));
     }
 
@@ -206,6 +244,8 @@ mod tests {
         assert_eq!(left(&[equal(&["a"]), verified(1)]), ["a"], "the one that differs is compared again, and not all");
         assert!(left(&[equal(&["a"]), verified(0)]).is_empty());
         assert!(left(&[equal(&["a"]), Event::Committed]).is_empty());
+        assert_eq!(left(&[equal(&["a"]), abandoned(0)]), ["a"]);
+        assert!(left(&[equal(&["a"]), abandoned(1)]).is_empty(), "it may be one of its rows");
         let begun = Event::RepairStarted { rows: 1 };
         assert_eq!(left(&[equal(&["a", "b"]), begun.clone(), repaired(0, "public.b")]), ["a"]);
         assert!(left(&[equal(&["a", "b"]), begun.clone(), repaired(1, "public.b")]).is_empty(), "which still differs is not known");

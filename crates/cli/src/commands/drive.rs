@@ -89,9 +89,13 @@ async fn verified(cutover: &Cutover) -> Result<String, Failure> {
     if cutover.state().await?.is_none_or(|state| matches!(state.phase, Phase::Preparing { .. })) {
         return Ok("not yet; before the switch".to_owned());
     }
-    let last = cutover.last_verification().await?;
-    let again = if cutover.is_verification_due(last.as_ref()) { "; once more before the switch, by `max_age`" } else { "" };
-    let last = last.as_ref().map_or_else(|| "not since the last switch, repair or difference".to_owned(), output::verified);
+    let known = cutover.known().await?;
+    let again = match (cutover.is_verification_due(&known), known.different) {
+        (false, _) => "",
+        (true, false) => "; once more before the switch, by `max_age`",
+        (true, true) => "; once more before the switch, because rows were found to differ",
+    };
+    let last = known.last.as_ref().map_or_else(|| "not since the last switch, repair or difference".to_owned(), output::verified);
     Ok(format!("{last}{again}"))
 }
 

@@ -74,6 +74,11 @@ async fn b16_a_row_lost_at_the_last_moment_undoes_the_pause_there_and_back() {
         assert_eq!((world.authority().await.as_str(), world.phase().await.as_str()), (side, "following"));
         let why = world.entries("abandoned").await.pop().unwrap();
         assert!(why["why"].as_str().unwrap().contains("bank.lonely (id 7)"), "{why:#}");
+        assert_eq!(why["differences"], 1, "{why:#}");
+        assert_eq!(world.status().await["verified"], serde_json::Value::Null, "what was verified holds no longer");
+        if side == "source" {
+            world.cutover(&verb).await.code(3).says("rows were found to differ, so both sides are compared again").says("bank.lonely");
+        }
         load.wait_acknowledged(20, SOON).await.unwrap();
 
         let client = follower.client(DATABASE).await.unwrap();

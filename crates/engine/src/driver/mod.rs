@@ -194,7 +194,8 @@ impl<'a> Driver<'a> {
                     Kind::Preparation => return Err(error),
                     Kind::Abandonable => {
                         self.sides.drop_clients();
-                        self.say(Command::Abandon { why: error.to_string() }).await?;
+                        let differences = if let EngineError::Changed { count, .. } = &error { *count } else { 0 };
+                        self.say(Command::Abandon { why: error.to_string(), differences }).await?;
                         abandoned = Some(error);
                     }
                     Kind::Persistent => {

@@ -132,13 +132,15 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// Verifies once more before a switch, where the last time is longer ago than the plan allows. Says whether it was.
+    /// Verifies once more before a switch, where the last time is longer ago than the plan allows or rows are known to
+    /// differ. Says whether it was.
     pub(crate) async fn verify_if_due(&mut self) -> EngineResult<bool> {
-        let last = self.cutover.last_verification().await?;
-        if !self.cutover.is_verification_due(last.as_ref()) {
+        let known = self.cutover.known().await?;
+        if !self.cutover.is_verification_due(&known) {
             return Ok(false);
         }
-        self.note(Notice::Note("the last verification is too old, or there is none, so both sides are compared again".to_owned()));
+        let why = if known.different { "rows were found to differ" } else { "the last verification is too old, or there is none" };
+        self.note(Notice::Note(format!("{why}, so both sides are compared again")));
         let mut interrupt = self.interrupt.clone();
         let report = tokio::select! {
             biased;
