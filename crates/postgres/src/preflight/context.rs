@@ -7,6 +7,7 @@ use super::{
     Standing,
     facts::{ApplicationRole, SideFacts, application_roles},
     finding::Inconclusive,
+    text,
 };
 use crate::{PgError, PgResult, coverage::Coverage, names::Names};
 
@@ -66,6 +67,12 @@ impl<'a> Context<'a> {
     /// The application's roles at the source.
     pub(super) fn application_roles(&self) -> Result<&[ApplicationRole], Inconclusive> {
         self.application_roles.as_deref().map_err(Clone::clone)
+    }
+
+    /// What moves, and how large it is, as the beginning of a sentence.
+    pub(super) fn size(&self) -> Result<String, Inconclusive> {
+        let what = if self.plan.tables.filter.is_all() { "the database" } else { "what the plan covers" };
+        Ok(format!("{what} has {}", text::bytes(self.source.facts.bytes()?)))
     }
 
     /// The streams that this plan has.

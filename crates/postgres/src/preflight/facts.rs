@@ -82,6 +82,7 @@ pub(super) struct SideFacts {
     pub(super) defaults: Vec<SessionDefault>,
     /// Whether the server's configuration file could be read.
     pub(super) sees_server_defaults: bool,
+    bytes: Result<i64, Inconclusive>,
     tables: Result<Vec<Table>, Inconclusive>,
     sequences: Result<Vec<Sequence>, Inconclusive>,
 }
@@ -111,8 +112,6 @@ pub(super) struct Database {
     pub(super) collation_versions: Option<(String, String)>,
     pub(super) owned_by_us: bool,
     pub(super) owner: String,
-    /// Unit: bytes.
-    pub(super) bytes: i64,
 }
 
 /// A login role that the application uses.
@@ -144,9 +143,15 @@ impl SideFacts {
             settings: settings(client).await?,
             defaults,
             sees_server_defaults,
+            bytes: bytes(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
             tables: catalogue::tables_in(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
             sequences: catalogue::sequences_in(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
         })
+    }
+
+    /// Size of the database, without what is left out of the cutover. Unit: bytes.
+    pub(super) fn bytes(&self) -> Result<i64, Inconclusive> {
+        self.bytes.clone()
     }
 
     /// The user's tables that are covered.
@@ -176,11 +181,11 @@ async fn database(client: &Client, major: u32) -> PgResult<Database> {
     };
     let sql = format!(
         "SELECT datname::text, pg_catalog.pg_encoding_to_char(encoding)::text, datcollate::text, datctype::text, {provider}, {locale}, \
-             pg_catalog.pg_has_role(datdba, 'USAGE'), pg_catalog.pg_get_userbyid(datdba)::text, pg_catalog.pg_database_size(oid), {versions} \
+             pg_catalog.pg_has_role(datdba, 'USAGE'), pg_catalog.pg_get_userbyid(datdba)::text, {versions} \
          FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()"
     );
     let row = client.query_one(&sql, &[]).await.map_err(|error| PgError::sql("reading the database's own entry", error))?;
-    let versions: (Option<String>, Option<String>) = (row.get(9), row.get(10));
+    let versions: (Option<String>, Option<String>) = (row.get(8), row.get(9));
     Ok(Database {
         name: row.get(0),
         encoding: row.get(1),
@@ -190,9 +195,18 @@ async fn database(client: &Client, major: u32) -> PgResult<Database> {
         locale: row.get(5),
         owned_by_us: row.get(6),
         owner: row.get(7),
-        bytes: row.get(8),
         collation_versions: versions.0.zip(versions.1),
     })
+}
+
+async fn bytes(client: &Client, coverage: &Coverage) -> PgResult<i64> {
+    let sql = format!(
+        "SELECT pg_catalog.pg_database_size(pg_catalog.current_database()) - \
+             (SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_total_relation_size(c.oid)), 0)::bigint FROM pg_catalog.pg_class c \
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm') AND {})",
+        coverage.outside()
+    );
+    Ok(client.query_one(&sql, &[]).await.map_err(|error| PgError::sql("asking how large the database is", error))?.get(0))
 }
 
 async fn settings(client: &Client) -> PgResult<Settings> {

@@ -6,7 +6,10 @@ use cutover_core::{
 };
 use cutover_postgres::{
     coverage::{Coverage, left_out},
-    preflight::Severity::{self, Error, Info, Warning},
+    preflight::{
+        Finding,
+        Severity::{self, Error, Info, Warning},
+    },
 };
 
 use crate::support::{Case, errors, shared_pair};
@@ -166,4 +169,23 @@ async fn a_table_that_is_left_out_needs_neither_key_nor_room() {
     for (check, word) in [("replica_identity", "public.keyless"), ("sequences", "public.full_id_seq"), ("sequences", "public.shared")] {
         case.find(check, Error, Source, &[word]).await;
     }
+}
+
+/// Room is for what moves: the rest stays on its disk.
+#[tokio::test]
+async fn what_is_left_out_takes_no_room() {
+    let tables = "CREATE TABLE public.large (id int PRIMARY KEY, note text); ALTER TABLE public.large ALTER note SET STORAGE PLAIN; \
+        INSERT INTO public.large SELECT i, repeat('x', 7000) FROM generate_series(1, 4000) i";
+    let mut case = case("room", &["public.large"], tables).await;
+    let sql = "SELECT round((pg_database_size(current_database()) - pg_total_relation_size('public.large')) / 1048576.0, 1)::float8";
+    let small: f64 = case.session(Source).await.query_one(sql, &[]).await.unwrap().get(0);
+    assert!(small < 20.0, "{small}");
+    let finding = case.find("storage", Info, Target, &["what the plan covers has "]).await;
+    let shown = |finding: &Finding| {
+        finding.message.split(" MB").next().unwrap().rsplit(' ').next().unwrap().parse::<f64>().unwrap_or_else(|_| panic!("{finding:?}"))
+    };
+    assert!((shown(&finding) - small).abs() <= 1.0, "{small}: {finding:?}");
+    case.plan.tables.filter = Filter::default();
+    let finding = case.find("storage", Info, Target, &["the database has "]).await;
+    assert!(shown(&finding) > small + 30.0, "{small}: {finding:?}");
 }

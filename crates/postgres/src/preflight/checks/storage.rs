@@ -8,7 +8,6 @@ use super::super::{
     Check, Context, Probe, Verdict,
     context::Examined,
     finding::{Draft, Fix, Inconclusive},
-    text,
 };
 use crate::names::{ident, literal};
 
@@ -19,11 +18,10 @@ pub(crate) const CHECK: Check = Check {
 };
 
 async fn ask(context: &Context<'_>) -> Verdict {
-    let needed = context.source.facts.database.bytes;
     let message = format!(
-        "the database has {}; the target needs about as much, and half as much again while indexes are built. \
+        "{}; the target needs about as much, and half as much again while indexes are built. \
          How much its disk has left can't be told from here",
-        text::bytes(needed)
+        context.size()?
     );
     let advice = "look with df at the target's data directory, and at the source's: its log piles up there while the target is behind";
     let mut drafts = vec![Draft::info(Side::Target, message).fix(Fix::advice(advice))];

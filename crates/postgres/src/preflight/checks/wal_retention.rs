@@ -6,7 +6,7 @@
 use super::super::{
     Check, Context, Probe, Severity, Verdict,
     context::Examined,
-    finding::{Draft, Fix},
+    finding::{Draft, Fix, Inconclusive},
     text,
 };
 
@@ -20,10 +20,9 @@ pub(crate) const CHECK: Check = Check {
 const SHORT_TIMEOUT_MS: i64 = 10_000;
 
 fn judge(context: &Context<'_>) -> Verdict {
-    let bytes = context.source.facts.database.bytes;
     let mut drafts = Vec::new();
     for origin in context.origins() {
-        drafts.extend(keep_size(origin, bytes));
+        drafts.extend(keep_size(context, origin)?);
         drafts.extend(idle_timeout(origin));
         drafts.extend(network_timeout(origin, "wal_sender_timeout"));
     }
@@ -31,24 +30,24 @@ fn judge(context: &Context<'_>) -> Verdict {
     Ok(drafts)
 }
 
-fn keep_size(origin: &Examined<'_>, database_bytes: i64) -> Option<Draft> {
-    let limit = origin.facts.settings.bytes("max_slot_wal_keep_size")?;
-    let severity = keep_size_severity(limit, database_bytes)?;
+fn keep_size(context: &Context<'_>, origin: &Examined<'_>) -> Result<Option<Draft>, Inconclusive> {
+    let Some(limit) = origin.facts.settings.bytes("max_slot_wal_keep_size") else { return Ok(None) };
+    let Some(severity) = keep_size_severity(limit, context.source.facts.bytes()?) else { return Ok(None) };
     let message = format!(
-        "slots may keep {} of log, and the database has {}: a copy during which more is written loses its slot",
+        "slots may keep {} of log, and {}: a copy during which more is written loses its slot",
         text::bytes(limit),
-        text::bytes(database_bytes)
+        context.size()?
     );
     let fix = Fix::sql(origin.side, ["ALTER SYSTEM SET max_slot_wal_keep_size = -1;", "SELECT pg_catalog.pg_reload_conf();"]);
     let evidence = ["without the limit, watch the disk instead: the log of a stream that stands still piles up there"];
-    Some(Draft::new(severity, origin.side, message).evidence(evidence).fix(fix))
+    Ok(Some(Draft::new(severity, origin.side, message).evidence(evidence).fix(fix)))
 }
 
 /// How much log a copy writes past is not known beforehand; less than a tenth of the data is too little by any guess.
-fn keep_size_severity(limit: i64, database_bytes: i64) -> Option<Severity> {
+fn keep_size_severity(limit: i64, copied_bytes: i64) -> Option<Severity> {
     match limit {
         ..0 => None,
-        _ if limit < database_bytes / 10 => Some(Severity::Error),
+        _ if limit < copied_bytes / 10 => Some(Severity::Error),
         _ => Some(Severity::Warning),
     }
 }
