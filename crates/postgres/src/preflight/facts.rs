@@ -12,6 +12,7 @@ use crate::{
     PgError, PgResult,
     catalogue::{self, Sequence, Table, USER_RELATION},
     coverage::Coverage,
+    gate,
 };
 
 /// The settings that checks look at.
@@ -82,6 +83,8 @@ pub(super) struct SideFacts {
     pub(super) defaults: Vec<SessionDefault>,
     /// Whether the server's configuration file could be read.
     pub(super) sees_server_defaults: bool,
+    /// Whether our gate is there and closed, so that it refuses definitions and writes.
+    pub(super) fenced: bool,
     bytes: Result<i64, Inconclusive>,
     tables: Result<Vec<Table>, Inconclusive>,
     sequences: Result<Vec<Sequence>, Inconclusive>,
@@ -143,6 +146,7 @@ impl SideFacts {
             settings: settings(client).await?,
             defaults,
             sees_server_defaults,
+            fenced: fenced(client).await?,
             bytes: bytes(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
             tables: catalogue::tables_in(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
             sequences: catalogue::sequences_in(client, coverage).await.map_err(|error| Inconclusive::at(side, &error)),
@@ -197,6 +201,10 @@ async fn database(client: &Client, major: u32) -> PgResult<Database> {
         owner: row.get(7),
         collation_versions: versions.0.zip(versions.1),
     })
+}
+
+async fn fenced(client: &Client) -> PgResult<bool> {
+    Ok(gate::owner(client).await?.is_some() && !gate::state(client).await?.open)
 }
 
 async fn bytes(client: &Client, coverage: &Coverage) -> PgResult<i64> {

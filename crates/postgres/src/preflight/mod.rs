@@ -147,7 +147,12 @@ impl Check {
             Probe::Query(ask) => timeout(CHECK_TIMEOUT, ask(context)).await.unwrap_or_else(|_| Err(Inconclusive::slow(CHECK_TIMEOUT))),
         };
         let drafts = verdict.unwrap_or_else(|inconclusive| vec![inconclusive.into_draft(self.about)]);
-        drafts.into_iter().map(|draft| draft.finish(self.name)).collect()
+        let finding = |draft: Draft| {
+            let finding = draft.finish(self.name);
+            let fix = finding.fix.map(|fix| fix.through_gate(|side| context.side(side).facts.fenced));
+            Finding { fix, ..finding }
+        };
+        drafts.into_iter().map(finding).collect()
     }
 }
 

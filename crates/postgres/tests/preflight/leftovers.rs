@@ -75,6 +75,40 @@ async fn replication_of_others_and_leftovers_are_told_apart() {
     case.sql(Source, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = 'leftover'").await;
 }
 
+/// What is left over at the target lies behind a closed gate, which refuses definitions too: the fix works as it is printed.
+#[tokio::test]
+async fn leftovers_behind_the_closed_gate_are_mended_as_printed() {
+    let pair = shared_pair().await;
+    let mut case = Case::with_table(pair, "behind").await;
+    let mut client = case.session(Target).await;
+    for name in ["cutover_behind_forward", "from_afar"] {
+        let subscription = format!(
+            "CREATE SUBSCRIPTION {name} CONNECTION 'host=127.0.0.1 port=1 dbname=none' PUBLICATION p \
+             WITH (connect = false, slot_name = 'absent', enabled = false)"
+        );
+        case.sql(Target, &subscription).await;
+    }
+    case.sql(Target, "ALTER SUBSCRIPTION from_afar ENABLE").await;
+    gate::install(&mut client, "behind", Target, 1).await.unwrap();
+    assert!(!gate::state(&client).await.unwrap().open);
+    let finding = case.find_and_mend("replication", Error, Target, &["left over", "subscription cutover_behind_forward"]).await;
+    assert_eq!(format!("{finding:?}").matches("let_pass('by hand')").count(), 1, "{finding:?}");
+    case.find_and_mend("replication", Error, Target, &["write past the gate", "from_afar"]).await;
+    let settings = case.find("durability", Warning, Target, &["fsync"]).await;
+    assert!(!format!("{settings:?}").contains("let_pass"), "the gate is not asked for a setting: {settings:?}");
+    case.sql(Source, "CREATE SCHEMA cutover").await;
+    let finding = case.find("control_schema", Error, Source, &["that cutover did not make"]).await;
+    assert!(!format!("{finding:?}").contains("let_pass"), "there is no gate here: {finding:?}");
+
+    gate::open(&mut client, 1).await.unwrap();
+    case.sql(Target, "ALTER SUBSCRIPTION from_afar ENABLE").await;
+    case.authority = Some(Target);
+    let finding = case.find_and_mend("replication", Error, Target, &["write past the gate", "from_afar"]).await;
+    assert!(!format!("{finding:?}").contains("let_pass"), "an open gate wants no pass: {finding:?}");
+    case.sql(Target, "ALTER SUBSCRIPTION from_afar SET (slot_name = NONE)").await;
+    case.sql(Target, "DROP SUBSCRIPTION from_afar").await;
+}
+
 #[tokio::test]
 async fn transactions_in_the_way_are_named_and_ended() {
     let pair = shared_pair().await;
