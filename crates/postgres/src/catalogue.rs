@@ -113,6 +113,12 @@ impl Table {
     pub fn stored_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|column| column.generated.is_empty())
     }
+
+    /// Of these, those that a stream has no place for in `other`, the same table at its destination: it lacks them, or
+    /// computes them itself.
+    pub fn without_place_at<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Column> {
+        self.stored_columns().filter(|column| other.stored_columns().all(|there| there.name != column.name))
+    }
 }
 
 /// A sequence of the user's.

@@ -68,7 +68,7 @@ async fn b2_a_dropped_column_of_a_table_is_told_after_the_migration_and_passes_o
     let world = migrated(drops, "").await;
     let said = world.cutover(&["run", "--until", "ready"]).await.code(3);
     assert!(said.err.contains("column public.quiet.old is missing"), "{said:?}");
-    world.cutover(&["check"]).await.code(0).says("column public.quiet.old is missing").says("counts only since");
+    world.cutover(&["check"]).await.code(3).says("column public.quiet.old is missing").says("counts only since").says("stops the stream");
 
     let plan = std::fs::read_to_string(world.folder.path().join("cutover.toml")).unwrap();
     let accept = "[[compatibility.accept]]\nname = \"public.quiet.old\"\nreason = \"nobody has read it for a year\"\n";

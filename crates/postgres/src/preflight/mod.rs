@@ -89,6 +89,7 @@ pub const CHECKS: &[&Check] = &[
     &checks::superuser_objects::CHECK,
     &checks::locale::CHECK,
     &checks::compatibility::CHECK,
+    &checks::columns::CHECK,
     &checks::roles::CHECK,
     &checks::defaults::CHECK,
     &checks::role_timeouts::CHECK,
@@ -115,12 +116,12 @@ pub async fn run(plan: &Plan, source: &Client, target: &Client, standing: Standi
     run_these(CHECKS, plan, source, target, standing).await
 }
 
-/// Looks only for what the clients of the side in charge use and the other lacks.
+/// Looks only for what the clients of the side in charge use and the other lacks, and for what would stop a stream.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn compatibility(plan: &Plan, source: &Client, target: &Client, authority: Side) -> PgResult<Vec<Finding>> {
-    run_these(&[&checks::compatibility::CHECK], plan, source, target, Standing::Complete { authority }).await
+    run_these(&[&checks::compatibility::CHECK, &checks::columns::CHECK], plan, source, target, Standing::Complete { authority }).await
 }
 
 async fn run_these(these: &[&Check], plan: &Plan, source: &Client, target: &Client, standing: Standing) -> PgResult<Vec<Finding>> {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, Transaction, error::SqlState};
 
 use self::check::replicating;
-pub(crate) use self::publication::published;
+pub(crate) use self::publication::{COLUMN_LISTS_SINCE, can_leave_out, published};
 pub use self::{
     check::{check, holding_rows, unpublished},
     publication::{missing, publish},

@@ -7,7 +7,9 @@ use tokio_postgres::Client;
 
 use super::sql_publish;
 use crate::{
-    PgError, PgResult, catalogue, gate,
+    PgError, PgResult,
+    catalogue::{self, Table},
+    gate,
     names::{Names, ident},
     schema::major,
 };
@@ -16,7 +18,7 @@ use crate::{
 const TABLES_AT_ONCE: usize = 500;
 
 /// The version that a publication can list columns from.
-const COLUMN_LISTS_SINCE: u32 = 15;
+pub(crate) const COLUMN_LISTS_SINCE: u32 = 15;
 
 /// Makes the publication equal the catalogue: every table that holds rows, and those of ours that the
 /// stream carries. Returns what was changed.
@@ -69,23 +71,30 @@ fn only(tables: &[String], lists: &BTreeMap<String, String>) -> String {
     tables.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// For the way back, the columns that the other side has as well, of each table that has more: what a migration added has
-/// nowhere to go, and the stream would stop at it. PostgreSQL refuses an UPDATE where a list leaves out what identifies
-/// the row; such a table is published whole.
+/// Whether the way back can leave out the columns of a table that have no place in `other`, the same table at its
+/// destination. PostgreSQL refuses an UPDATE where a list leaves out what identifies the row.
+pub(crate) fn can_leave_out(major: u32, table: &Table, other: &Table) -> bool {
+    let identifies = |name: &str| table.key.iter().any(|column| column == name);
+    major >= COLUMN_LISTS_SINCE && table.replica_identity != "f" && !table.without_place_at(other).any(|column| identifies(&column.name))
+}
+
+/// For the way back, the columns that have a place at the other side, of each table that has more: what a migration added
+/// has nowhere to go, and the stream would stop at it. A table where they can't be left out is published whole; preflight
+/// has told so.
 async fn shared_columns(origin: &Client, destination: &Client, stream: Stream) -> PgResult<BTreeMap<String, String>> {
-    if stream == Stream::Forward || major(origin).await? < COLUMN_LISTS_SINCE {
+    if stream == Stream::Forward {
         return Ok(BTreeMap::new());
     }
+    let major = major(origin).await?;
     let there = catalogue::tables(destination).await?;
     let there: HashMap<_, _> = there.iter().map(|table| (&table.name, table)).collect();
     let mut lists = BTreeMap::new();
-    for table in catalogue::tables(origin).await?.iter().filter(|table| table.holds_rows() && table.replica_identity != "f") {
+    for table in catalogue::tables(origin).await?.iter().filter(|table| table.holds_rows()) {
         let Some(other) = there.get(&table.name) else { continue };
-        let is_there = |name: &str| other.columns.iter().any(|column| column.name == name);
-        let shared: Vec<String> =
-            table.stored_columns().filter(|column| is_there(&column.name)).map(|column| ident(&column.name)).collect();
-        if shared.len() < table.stored_columns().count() && table.key.iter().all(|column| is_there(column)) {
-            lists.insert(table.name.quoted(), shared.join(", "));
+        let without: HashSet<&str> = table.without_place_at(other).map(|column| column.name.as_str()).collect();
+        if !without.is_empty() && can_leave_out(major, table, other) {
+            let shared = table.stored_columns().filter(|column| !without.contains(column.name.as_str()));
+            lists.insert(table.name.quoted(), shared.map(|column| ident(&column.name)).collect::<Vec<_>>().join(", "));
         }
     }
     Ok(lists)

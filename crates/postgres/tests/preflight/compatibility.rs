@@ -210,6 +210,12 @@ async fn b2_what_is_accepted_with_a_reason_blocks_no_more() {
     case.find(CHECK, Info, Target, &["accepted: column public.orders.code is missing", "the report is gone by then"]).await;
     case.find(CHECK, Info, Target, &["names what does not differ", "public.orders.cod"]).await;
     case.refute(CHECK, Error, Target, &[]).await;
+    case.find("columns", Warning, Target, &["accepted, and the stream still carries them", "public.orders.code"]).await;
+
+    // Nobody can bear a stream that stops.
+    say(&case, Source, &["UPDATE orders SET total = 1 WHERE id = 1"]).await;
+    case.find(CHECK, Error, Target, &["public.orders.code is missing", "accepted (the report is gone by then), but", "UPDATE orders"])
+        .await;
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod columns;
 mod compatibility;
 mod filters;
 mod leftovers;

@@ -3,6 +3,7 @@
 pub(super) mod application_roles;
 pub(super) mod capacity;
 pub(super) mod clients;
+pub(super) mod columns;
 pub(super) mod compatibility;
 pub(super) mod control_schema;
 pub(super) mod defaults;

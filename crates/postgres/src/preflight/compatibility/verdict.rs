@@ -53,6 +53,7 @@ impl Evidence<'_> {
                 .extend(meetings.iter().filter(|(meeting, _)| matches!(meeting, Meeting::Fails(_))).map(|(_, statement)| statement.id));
             let severity = self.severity(difference, meetings.first().map(|(meeting, _)| meeting));
             match self.reason(&difference.name) {
+                Some(_) if self.is_unbearable(difference) => drafts.push(self.draft(self.blocking(), difference, &meetings)),
                 Some(reason) => drafts.push(accepted(self.there(), &difference.what, reason)),
                 None if severity == Severity::Info => unused.push(difference.what.clone()),
                 None if drafts.len() >= ALONE && severity == Severity::Warning => many.push(difference.what.clone()),
@@ -85,8 +86,20 @@ impl Evidence<'_> {
         }
     }
 
+    /// Whether clients write to a table whose rows the stream can't take there. That stops the switch, whoever bears it; the
+    /// way back leaves out what has no place.
+    fn is_unbearable(&self, difference: &Difference) -> bool {
+        let Concern::Gone { object, stream: true } = &difference.concern else { return false };
+        let table = object.whole();
+        self.here == Side::Source
+            && self.statements.all.iter().any(|statement| statement.text.writes_to(&table) || statement.text.removes_from(&table))
+    }
+
     fn draft(&self, severity: Severity, difference: &Difference, meetings: &[(Meeting, &Statement)]) -> Draft {
-        let mut lines = vec![format!("its name for [[compatibility.accept]]: {}", difference.name)];
+        let mut lines = vec![match self.reason(&difference.name) {
+            Some(reason) => format!("accepted ({reason}), but clients write there, and the first such row stops the stream"),
+            None => format!("its name for [[compatibility.accept]]: {}", difference.name),
+        }];
         lines.extend(meetings.iter().map(|(meeting, statement)| {
             let how = match meeting {
                 Meeting::Perhaps(why) => format!(" ({why})"),
