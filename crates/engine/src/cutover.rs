@@ -11,6 +11,7 @@ use cutover_postgres::{
     catalogue::QualifiedName,
     connect::{Purpose, connect, tls_config},
     coverage::{Coverage, LeftOut, left_out},
+    limit::Limits,
     names::Names,
     preflight::{self, Finding, Standing},
     verify::{self, user_check},
@@ -119,7 +120,7 @@ impl Cutover {
             chunk_rows_of: settings().filter_map(|of| Some((name(of), of.chunk_rows?))).collect(),
             redact: plan.redact.iter().cloned().chain(settings().flat_map(redacted)).collect(),
             rechecks: plan.rechecks,
-            max_rate: plan.max_rate,
+            limits: Limits { max_rate: plan.max_rate, max_latency: plan.max_latency },
             ..verify::Options::default()
         }
     }

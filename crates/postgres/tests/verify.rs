@@ -4,6 +4,8 @@
 
 #[path = "verify/checks.rs"]
 mod checks;
+#[path = "verify/gentle.rs"]
+mod gentle;
 #[path = "verify/going_on.rs"]
 mod going_on;
 #[path = "verify/ground.rs"]

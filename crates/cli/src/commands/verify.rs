@@ -163,8 +163,7 @@ async fn compare(cutover: &Cutover, args: &Verify) -> Result<verify::Report, Fai
     let options = options(cutover, args)?;
     let progress = verify::Progress::default();
     let began = std::time::Instant::now();
-    let work = cutover.verify(&options, &progress);
-    let mut work = std::pin::pin!(work);
+    let mut work = Box::pin(cutover.verify(&options, &progress));
     let mut tick = tokio::time::interval(std::time::Duration::from_secs(1));
     loop {
         tokio::select! {
@@ -188,10 +187,11 @@ fn tell(progress: &verify::Progress, began: std::time::Instant) {
         let per_second = now.rows_done as f64 / began.elapsed().as_secs_f64().max(0.001);
         let left = now.estimated_rows.saturating_sub(now.rows_done) as f64 / per_second;
         to_stderr(&format!(
-            "verified {} of about {} rows, {} rows/s, {left:.0} s left",
+            "verified {} of about {} rows, {} rows/s, {left:.0} s left{}",
             thousands(now.rows_done),
             thousands(now.estimated_rows.max(now.rows_done)),
-            thousands(per_second as u64)
+            thousands(per_second as u64),
+            progress.held().map(|held| format!(", {held}")).unwrap_or_default()
         ));
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
             in_pause: reader.in_pause(raw.verify.in_pause.as_ref())?,
             max_age: raw.verify.max_age.as_ref().map(|age| reader.duration(Some(age), Duration::ZERO)).transpose()?,
             max_rate: raw.verify.max_rate.as_ref().map(|rate| reader.number(Some(rate), 0, 1..=1_000_000_000)).transpose()?,
+            max_latency: reader.latency(raw.verify.max_latency.as_ref())?,
         },
         switch: Switch {
             reverse: raw.switch.reverse.unwrap_or(true),

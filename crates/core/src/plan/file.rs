@@ -105,6 +105,7 @@ pub(super) struct Verify {
     pub(super) in_pause: Option<Text>,
     pub(super) max_age: Option<Text>,
     pub(super) max_rate: Option<Spanned<u64>>,
+    pub(super) max_latency: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]

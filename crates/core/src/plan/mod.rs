@@ -118,6 +118,8 @@ pub struct Verify {
     pub max_age: Option<Duration>,
     /// Rows that are compared in a second, at most; as fast as can be where absent.
     pub max_rate: Option<u64>,
+    /// Fewer are while the side in charge takes longer than this to answer a small query.
+    pub max_latency: Option<Duration>,
 }
 
 /// What is verified inside the pause of a switch.

@@ -75,6 +75,8 @@ fn sizes_and_durations_of_the_copy() {
     assert_eq!(copy("resume_within = \"0s\"").resume_within, Duration::ZERO);
     let gentle = copy("max_rate = \"100MB\"\nmax_latency = \"20ms\"");
     assert_eq!((gentle.max_rate, gentle.max_latency), (Some(100 << 20), Some(Duration::from_millis(20))));
+    let verify = parse(&format!("{SMALLEST}\n[verify]\nmax_latency = \"10s\"")).unwrap().verify;
+    assert_eq!((verify.max_latency, parse(SMALLEST).unwrap().verify.max_latency), (Some(Duration::from_secs(10)), None));
 }
 
 #[test]
@@ -107,6 +109,7 @@ fn faults_have_a_place_and_a_hint() {
         (format!("{SMALLEST}\n[copy]\nresume_within = \"25h\""), (18, 17), "out of range", "at most 24h"),
         (format!("{SMALLEST}\n[copy]\nmax_rate = \"1kB\""), (18, 12), "out of range", "from 1MB"),
         (format!("{SMALLEST}\n[copy]\nmax_latency = \"0s\""), (18, 15), "out of range", "from 1ms to 10s"),
+        (format!("{SMALLEST}\n[verify]\nmax_latency = \"11s\""), (18, 15), "out of range", "from 1ms to 10s"),
         (format!("{SMALLEST}\n[journal]\nurl = \"postgres://u:${{NOPE}}@h/d\""), (18, 7), "no variable `NOPE`", "export NOPE"),
     ];
     for (text, place, message, hint) in cases {

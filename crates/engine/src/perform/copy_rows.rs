@@ -7,14 +7,14 @@ use cutover_postgres::{
     PgError,
     copy::{self, Copied, Job},
     index::Definitions,
-    limit::{Limiter, Limits, Throttle},
+    limit::{Limiter, Limits},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
-use super::prepare::{PROGRESS_INTERVAL, facts};
+use super::prepare::{PROGRESS_INTERVAL, facts, held};
 use crate::{
     EngineError, EngineResult, Notice, Progress,
     driver::{Driver, transient},
@@ -103,7 +103,14 @@ impl Driver<'_> {
             unit: "bytes",
             per_second: now.bytes_per_second,
             eta_seconds: now.eta_seconds,
-            detail: format!("{} rows, {} of {} tables{}{}", now.rows, now.tables_done, now.tables, indexes(now.indexes), held(limiter)),
+            detail: format!(
+                "{} rows, {} of {} tables{}{}",
+                now.rows,
+                now.tables_done,
+                now.tables,
+                indexes(now.indexes),
+                held(limiter.held())
+            ),
         }));
     }
 }
@@ -115,18 +122,6 @@ fn indexes(built: u64) -> String {
         1 => ", 1 index".to_owned(),
         more => format!(", {more} indexes"),
     }
-}
-
-/// What holds the copy up, for a person.
-fn held(limiter: &Limiter) -> String {
-    let Some(Throttle { rate, latency }) = limiter.throttle() else { return String::new() };
-    let megabytes = rate / f64::from(1 << 20);
-    let Some(latency) = latency else { return format!(", at most {megabytes:.1} MB/s by max_rate") };
-    let milliseconds = latency.as_secs_f64() * 1000.0;
-    if limiter.limits().max_latency.is_some_and(|ceiling| latency <= ceiling) {
-        return format!(", held to {megabytes:.1} MB/s and rising: the source answers in {milliseconds:.1} ms again");
-    }
-    format!(", held to {megabytes:.1} MB/s: the source answers in {milliseconds:.1} ms")
 }
 
 /// Whether a copy can go on after it. Without its snapshot it begins anew, which is a way on as well.

@@ -297,8 +297,13 @@ fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
         unit: "rows",
         per_second,
         eta_seconds: (per_second > 0.0).then(|| left as f64 / per_second),
-        detail: format!("{} of {} tables", now.tables_done, now.tables),
+        detail: format!("{} of {} tables{}", now.tables_done, now.tables, held(progress.held())),
     }
+}
+
+/// What holds work up, behind its progress.
+pub(super) fn held(held: Option<String>) -> String {
+    held.map(|held| format!(", {held}")).unwrap_or_default()
 }
 
 /// A report's fields, for the journal.

@@ -1,7 +1,8 @@
-//! How fast long work may read: bytes a second over all workers, and less while the source's clients have to wait.
+//! How fast long work may read: bytes or rows a second over all workers, and less while the clients of the side that is
+//! read have to wait.
 //!
-//! A bucket fills at the allowed rate, and whoever sends takes from it. The rate is at most the plan's `max_rate`. Where
-//! the plan has a `max_latency`, a small query is timed at the source several times a second: over the ceiling the rate
+//! A bucket fills at the allowed rate, and whoever reads takes from it. The rate is at most the plan's `max_rate`. Where
+//! the plan has a `max_latency`, a small query is timed at that side several times a second: over the ceiling the rate
 //! is halved, below it the rate grows by steps, up to where it was no limit any more.
 
 mod rate;
@@ -33,15 +34,49 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 /// What a plan allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Unit: bytes a second, over all workers.
+    /// Over all workers. Unit: bytes a second for a copy, rows a second for a verification.
     pub max_rate: Option<u64>,
-    /// How long the source may take to answer a small query.
+    /// How long the side that is read may take to answer a small query.
     pub max_latency: Option<Duration>,
+}
+
+/// What is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Reads the source. Counted in bytes.
+    Copy,
+    /// Reads both sides, and asks the one in charge. Counted in rows.
+    Verification,
+}
+
+impl Work {
+    /// What the rate is never cut below. Unit: bytes or rows a second.
+    fn floor(self) -> f64 {
+        match self {
+            Self::Copy => 1_048_576.0,
+            Self::Verification => 1000.0,
+        }
+    }
+
+    fn whom(self) -> &'static str {
+        match self {
+            Self::Copy => "the source",
+            Self::Verification => "the side in charge",
+        }
+    }
+
+    fn show(self, rate: f64) -> String {
+        match self {
+            Self::Copy => format!("{:.1} MB/s", rate / f64::from(1 << 20)),
+            Self::Verification => format!("{rate:.0} rows/s"),
+        }
+    }
 }
 
 /// Keeps several workers to one rate.
 #[derive(Debug)]
 pub struct Limiter {
+    work: Work,
     limits: Limits,
     /// Whoever waits for the bucket holds it, and it goes by arrival: no worker is passed by for ever.
     turn: tokio::sync::Mutex<()>,
@@ -51,33 +86,38 @@ pub struct Limiter {
 /// How fast is allowed at the moment, and why.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Throttle {
-    /// Unit: bytes a second.
+    /// Unit: bytes a second, or rows.
     pub rate: f64,
-    /// How long the source takes to answer, where that is why.
+    /// How long the side that is read takes to answer, where that is why.
     pub latency: Option<Duration>,
 }
 
 impl Limiter {
-    /// Allows what `limits` say.
+    /// Allows a copy what `limits` say.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, turn: tokio::sync::Mutex::default(), state: Mutex::new(State::new(limits.max_rate.map(|rate| rate as f64))) }
+        Self::of(Work::Copy, limits)
     }
 
-    /// What the plan allows.
+    /// Allows a verification what `limits` say.
     #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.limits
+    pub fn of_verification(limits: Limits) -> Self {
+        Self::of(Work::Verification, limits)
     }
 
-    /// Waits until so many bytes may be sent. A wait that is dropped has taken nothing.
-    pub async fn take(&self, bytes: u64) {
+    fn of(work: Work, limits: Limits) -> Self {
+        let state = State::new(limits.max_rate.map(|rate| rate as f64), work.floor());
+        Self { work, limits, turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+    }
+
+    /// Waits until so many bytes or rows may be read. A wait that is dropped has taken nothing.
+    pub async fn take(&self, amount: u64) {
         if self.limits == Limits::default() {
             return;
         }
         let _turn = self.turn.lock().await;
         loop {
-            let taken = self.state().take(bytes, Instant::now());
+            let taken = self.state().take(amount, Instant::now());
             match taken {
                 Ok(()) => return,
                 Err(nap) => tokio::time::sleep(nap).await,
@@ -93,15 +133,29 @@ impl Limiter {
         state.rate.map(|rate| Throttle { rate, latency })
     }
 
-    /// Times a small query at the source again and again, in a session of its own: what the others do must not count as
-    /// the source's latency. A session that is lost is made anew. Comes back only when the source has not answered for a
+    /// The same for a person.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        let Throttle { rate, latency } = self.throttle()?;
+        let (rate, whom) = (self.work.show(rate), self.work.whom());
+        let Some(latency) = latency else { return Some(format!("at most {rate} by max_rate")) };
+        let milliseconds = latency.as_secs_f64() * 1000.0;
+        Some(if self.limits.max_latency.is_some_and(|ceiling| latency <= ceiling) {
+            format!("held to {rate} and rising: {whom} answers in {milliseconds:.1} ms again")
+        } else {
+            format!("held to {rate}: {whom} answers in {milliseconds:.1} ms")
+        })
+    }
+
+    /// Times a small query at the side that is read again and again, in a session of its own: what the others do must not
+    /// count as its latency. A session that is lost is made anew. Comes back only when that side has not answered for a
     /// minute; never where the plan has no ceiling.
-    pub async fn watch(&self, source: &DatabaseUrl, application: &str) -> PgError {
+    pub async fn watch(&self, url: &DatabaseUrl, application: &str) -> PgError {
         let Some(ceiling) = self.limits.max_latency else { return std::future::pending().await };
         let mut session = None;
         let mut answered_at = Instant::now();
         loop {
-            match self.ask(&mut session, source, application, ceiling).await {
+            match self.ask(&mut session, url, application, ceiling).await {
                 Ok(()) => answered_at = Instant::now(),
                 Err(error) => {
                     session = None;
@@ -109,7 +163,7 @@ impl Limiter {
                     if silence > LONGEST_SILENCE {
                         return error;
                     }
-                    tracing::debug!(%error, "the source did not say how long it takes to answer");
+                    tracing::debug!(%error, "{} did not say how long it takes to answer", self.work.whom());
                     if silence > ceiling {
                         self.state().seen(silence, ceiling, Instant::now());
                     }
@@ -119,13 +173,13 @@ impl Limiter {
         }
     }
 
-    async fn ask(&self, session: &mut Option<Client>, source: &DatabaseUrl, application: &str, ceiling: Duration) -> PgResult<()> {
+    async fn ask(&self, session: &mut Option<Client>, url: &DatabaseUrl, application: &str, ceiling: Duration) -> PgResult<()> {
         let client = match session {
             Some(client) => client,
-            none => none.insert(connect(source, &Purpose::new(application)).await?),
+            none => none.insert(connect(url, &Purpose::new(application)).await?),
         };
         let limit = PROBE_LIMIT + ceiling;
-        let silent = || PgError::TimedOut { doing: "asking the source how long it takes to answer".to_owned(), limit };
+        let silent = || PgError::TimedOut { doing: self.asking(), limit };
         tokio::time::timeout(limit, self.probe(client, ceiling)).await.map_err(|_| silent())?
     }
 
@@ -136,7 +190,7 @@ impl Limiter {
         loop {
             let answered = tokio::time::timeout(PROBE_EVERY.max(ceiling), &mut answer).await;
             if let Ok(Err(error)) = answered {
-                return Err(PgError::sql("asking the source how long it takes to answer", error));
+                return Err(PgError::sql(self.asking(), error));
             }
             let now = Instant::now();
             self.state().seen(now - asked_at, ceiling, now);
@@ -144,6 +198,10 @@ impl Limiter {
                 return Ok(());
             }
         }
+    }
+
+    fn asking(&self) -> String {
+        format!("asking {} how long it takes to answer", self.work.whom())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -6,9 +6,6 @@ use tokio::time::Instant;
 
 use super::PROBE_EVERY;
 
-/// What the rate is never cut below. Unit: bytes a second.
-const FLOOR: f64 = 1_048_576.0;
-
 /// How long a cut is given to show before the next one.
 const BETWEEN_CUTS: Duration = Duration::from_millis(600);
 
@@ -27,11 +24,13 @@ const LONGEST_NAP: Duration = Duration::from_millis(100);
 /// How fast is allowed, what was sent and how the source answers.
 #[derive(Debug)]
 pub(super) struct State {
-    /// What is allowed at most, ever. Unit: bytes a second, as in all rates here.
+    /// What is allowed at most, ever. Unit: bytes or rows a second, as in all rates here.
     pub(super) most: Option<f64>,
     /// What is allowed now; nothing where there is no limit.
     pub(super) rate: Option<f64>,
-    /// What may be sent at once, in bytes. Below zero it is owed.
+    /// What the rate is never cut below.
+    floor: f64,
+    /// What may be sent at once. Below zero it is owed.
     bucket: f64,
     filled_at: Instant,
     /// The last answers, the newest last.
@@ -41,17 +40,18 @@ pub(super) struct State {
     uncut: f64,
     /// What is sent a second, lately.
     speed: f64,
-    /// Bytes since `speed` was last measured.
+    /// Sent since `speed` was last measured.
     sent: u64,
     measured_at: Instant,
 }
 
 impl State {
-    pub(super) fn new(most: Option<f64>) -> Self {
+    pub(super) fn new(most: Option<f64>, floor: f64) -> Self {
         let now = Instant::now();
         Self {
             most,
             rate: most,
+            floor,
             bucket: 0.0,
             filled_at: now,
             latencies: Vec::new(),
@@ -64,7 +64,7 @@ impl State {
     }
 
     /// Takes from the bucket, or says when to look again. Whoever takes may owe: a piece is sent as it comes.
-    pub(super) fn take(&mut self, bytes: u64, now: Instant) -> Result<(), Duration> {
+    pub(super) fn take(&mut self, amount: u64, now: Instant) -> Result<(), Duration> {
         if let Some(rate) = self.rate {
             let full = rate * BURST.as_secs_f64();
             self.bucket = (self.bucket + rate * (now - self.filled_at).as_secs_f64()).min(full);
@@ -72,9 +72,9 @@ impl State {
             if self.bucket < 0.0 {
                 return Err(Duration::from_secs_f64(-self.bucket / rate).clamp(Duration::from_millis(1), LONGEST_NAP));
             }
-            self.bucket -= bytes as f64;
+            self.bucket -= amount as f64;
         }
-        self.sent += bytes;
+        self.sent += amount;
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl State {
 
     fn cut(&mut self, now: Instant) {
         if self.rate == self.most {
-            self.uncut = self.speed.max(FLOOR);
+            self.uncut = self.speed.max(self.floor);
         }
         if self.rate.is_none() {
             // What was owed under an earlier limit was sent long ago.
@@ -119,14 +119,14 @@ impl State {
         }
         // What is allowed and not used is no cut.
         let from = self.rate.map_or(self.speed, |rate| rate.min(self.speed));
-        let floor = self.rate.map_or(FLOOR, |rate| rate.min(FLOOR));
+        let floor = self.rate.map_or(self.floor, |rate| rate.min(self.floor));
         self.rate = Some((from / 2.0).max(floor));
         self.cut_at = Some(now);
     }
 
     fn recover(&mut self) {
         let Some(rate) = self.rate.filter(|_| self.rate != self.most) else { return };
-        let rate = rate + (self.uncut * STEP).max(FLOOR / 10.0);
+        let rate = rate + (self.uncut * STEP).max(self.floor / 10.0);
         // Faster than it ever was: there is nothing left to hold back.
         let whole = rate >= self.uncut * ENOUGH || self.most.is_some_and(|most| rate >= most);
         self.rate = if whole { self.most } else { Some(rate) };
@@ -137,6 +137,7 @@ impl State {
 mod tests {
     use super::*;
 
+    const FLOOR: f64 = 1_048_576.0;
     const CEILING: Duration = Duration::from_millis(20);
     const SLOW: Duration = Duration::from_millis(50);
     const FAST: Duration = Duration::from_millis(1);
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn no_more_is_sent_than_the_rate_allows() {
         for rate in [1 << 20, 10 << 20, 100 << 20] {
-            let mut state = State::new(Some(f64::from(rate)));
+            let mut state = State::new(Some(f64::from(rate)), FLOOR);
             let sent = send(&mut state, &mut Instant::now(), Duration::from_secs(10)) as f64 / 10.0;
             assert!(sent > f64::from(rate) * 0.95 && sent < f64::from(rate) * 1.05, "{sent} of {rate}");
         }
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn time_without_work_is_not_made_up_for() {
-        let mut state = State::new(Some(10.0 * FLOOR));
+        let mut state = State::new(Some(10.0 * FLOOR), FLOOR);
         let mut now = state.filled_at + Duration::from_secs(3600);
         let sent = send(&mut state, &mut now, Duration::from_secs(1)) as f64;
         assert!(sent < 11.5 * FLOOR, "{sent}");
@@ -188,7 +189,7 @@ mod tests {
     /// limit any more.
     #[test]
     fn the_rate_is_cut_while_the_source_is_slow_and_recovers() {
-        let mut state = State::new(None);
+        let mut state = State::new(None, FLOOR);
         let mut now = state.filled_at;
         answers(&mut state, &mut now, FAST, 10);
         answers(&mut state, &mut now, SLOW, 1);
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn a_cut_rate_comes_back_to_the_plans() {
         let most = 50.0 * FLOOR;
-        let mut state = State::new(Some(most));
+        let mut state = State::new(Some(most), FLOOR);
         let mut now = state.filled_at;
         let rates = answers(&mut state, &mut now, SLOW, 10);
         assert!(rates[9] < most / 4.0, "{rates:?}");
@@ -217,7 +218,7 @@ mod tests {
     #[test]
     fn a_cut_while_nothing_is_sent_ends_soon() {
         for most in [None, Some(500.0 * FLOOR)] {
-            let mut state = State::new(most);
+            let mut state = State::new(most, FLOOR);
             let mut now = state.filled_at;
             for latency in [SLOW, SLOW, SLOW, FAST, FAST, FAST, FAST, FAST, FAST, FAST] {
                 now += PROBE_EVERY;
@@ -230,7 +231,7 @@ mod tests {
     /// A large row was sent on credit under one limit; the next limit does not make the workers wait for it.
     #[test]
     fn what_was_owed_is_forgotten_when_nothing_is_held_back() {
-        let mut state = State::new(None);
+        let mut state = State::new(None, FLOOR);
         let mut now = state.filled_at;
         answers(&mut state, &mut now, SLOW, 60);
         state.take(1 << 30, now + LONGEST_NAP).unwrap();

@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
         let [authority, follower] = &table.sides;
         let (authority, follower) = self.pair.ask(&table.doing(), &authority.digest(range), &follower.digest(range)).await?;
         let (authority, follower) = (digest(&authority, table)?, digest(&follower, table)?);
-        self.shared.rate.spend(u64::try_from(authority.rows.max(follower.rows)).unwrap_or(0)).await;
+        self.shared.limiter.take(u64::try_from(authority.rows.max(follower.rows)).unwrap_or(0)).await;
         Ok((authority, follower))
     }
 
@@ -278,7 +278,7 @@ impl<'a> Worker<'a> {
         loop {
             let page = self.pair.at(role).query(&table.doing(), &table.at(role).rows(&rest, page_rows)).await?;
             let rows: Vec<(Key, [i64; 2])> = page.iter().map(keyed).collect();
-            self.shared.rate.spend(rows.len() as u64).await;
+            self.shared.limiter.take(rows.len() as u64).await;
             let mut differing = Vec::new();
             for rows in rows.chunks(LOOKUP_KEYS) {
                 self.look_up(table, role, rows, &mut differing).await?;

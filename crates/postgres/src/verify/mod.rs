@@ -21,7 +21,6 @@ mod mend;
 mod multiset;
 mod ordering;
 mod progress;
-mod rate;
 mod repair;
 mod report;
 mod scope;
@@ -58,13 +57,17 @@ use self::{
     following::{Watch, insert_position},
     in_stream::Carrier,
     mend::Slot,
-    rate::Rate,
     report::Findings,
     scope::Scope,
     session::{Pair, Session},
     sql::TableSql,
 };
-use crate::{PgError, PgResult, catalogue::QualifiedName, names::Names};
+use crate::{
+    PgError, PgResult,
+    catalogue::QualifiedName,
+    limit::{Limiter, Limits},
+    names::Names,
+};
 
 /// Stands for a value that is never shown.
 const REDACTED: &str = "(redacted)";
@@ -86,8 +89,8 @@ pub struct Options {
     /// Tables that were found equal before the verification was broken off. They count, and are not compared again
     /// unless they were altered meanwhile.
     pub done: Vec<VerifiedTable>,
-    /// Rows compared in a second, at most.
-    pub max_rate: Option<u64>,
+    /// Rows compared in a second, at most, and how long the authority may take to answer a small query meanwhile.
+    pub limits: Limits,
     /// The tables to compare, a partitioned one with its partitions; all where absent.
     pub tables: Option<Vec<QualifiedName>>,
     /// Whether both sides' values of the columns that differ are reported, as far as they may be shown.
@@ -108,7 +111,7 @@ impl Default for Options {
             chunk_rows_of: BTreeMap::new(),
             rechecks: 5,
             done: Vec::new(),
-            max_rate: None,
+            limits: Limits::default(),
             tables: None,
             values: false,
             redact: Vec::new(),
@@ -157,9 +160,13 @@ pub async fn verify(sides: &Sides<'_>, names: &Names, options: &Options, progres
     tables.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));
     progress.begin(tables.len() as u64, tables.iter().map(|table| table.estimated_rows as u64).sum());
     progress.from(lsn);
-    let (watch, rate) = (sides.watch(&application, options), Rate::new(options.max_rate));
-    let shared = Shared { watch, carrier: Carrier::new(), options, progress, findings: Mutex::new(scope.findings), rate };
-    let compared = compare(&shared, &tables, pair, sides, &application).await;
+    let (watch, limiter) = (sides.watch(&application, options), Arc::new(Limiter::of_verification(options.limits)));
+    progress.held_by(&limiter);
+    let shared = Shared { watch, carrier: Carrier::new(), options, progress, findings: Mutex::new(scope.findings), limiter };
+    let compared = tokio::select! {
+        compared = Box::pin(compare(&shared, &tables, pair, sides, &application)) => compared,
+        silent = Box::pin(shared.limiter.watch(sides.authority, &application)) => Err(silent),
+    };
     shared.carrier.tidy(&mut Session::new(Role::Follower, sides.follower, &application)).await;
     compared?;
     let mut findings = shared.findings.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -338,7 +345,7 @@ struct Shared<'a> {
     options: &'a Options,
     progress: &'a Progress,
     findings: Mutex<Findings>,
-    rate: Rate,
+    limiter: Arc<Limiter>,
 }
 
 impl Shared<'_> {

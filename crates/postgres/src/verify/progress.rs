@@ -1,13 +1,14 @@
 //! How far a verification is, for whoever looks on.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use cutover_core::{Lsn, VerifiedTable};
 
 use super::Comparison;
+use crate::limit::Limiter;
 
 /// How far a verification is. Written while it runs, and read from anywhere at any time.
 #[derive(Debug, Default)]
@@ -19,6 +20,7 @@ pub struct Progress {
     chunks_done: AtomicU64,
     differences: AtomicU64,
     equal: Mutex<EqualTables>,
+    limiter: Mutex<Option<Arc<Limiter>>>,
 }
 
 /// Tables that were found equal.
@@ -57,6 +59,16 @@ impl Progress {
             chunks_done: self.chunks_done.load(Relaxed),
             differences: self.differences.load(Relaxed),
         }
+    }
+
+    /// What holds it up at the moment, if anything does.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        self.limiter().as_ref().and_then(|limiter| limiter.held())
+    }
+
+    pub(super) fn held_by(&self, limiter: &Arc<Limiter>) {
+        *self.limiter() = Some(Arc::clone(limiter));
     }
 
     /// Takes the tables that were compared since this was last asked, and are the same on both sides.
@@ -98,6 +110,10 @@ impl Progress {
             };
             equal.tables.push(verified);
         }
+    }
+
+    fn limiter(&self) -> MutexGuard<'_, Option<Arc<Limiter>>> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn equal(&self) -> MutexGuard<'_, EqualTables> {

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,13 +19,17 @@ use super::{
     in_stream::{Carrier, Errand, Mending, Stop},
     judge::{Ruling, compare_still},
     mend,
-    rate::Rate,
     report::{Difference, DifferenceKind, Findings, Unsettled},
     scope::Scope,
     session::Pair,
     settle::{Found, settle},
 };
-use crate::{PgError, PgResult, catalogue::QualifiedName, names::Names};
+use crate::{
+    PgError, PgResult,
+    catalogue::QualifiedName,
+    limit::{Limiter, Limits},
+    names::Names,
+};
 
 /// Rows that are mended before the next ones are looked at again.
 const BATCH: usize = 500;
@@ -74,7 +79,7 @@ pub async fn repair(
         options,
         progress: &Progress::default(),
         findings: Findings::default().into(),
-        rate: Rate::new(None),
+        limiter: Arc::new(Limiter::of_verification(Limits::default())),
     };
     let watch = shared.watch.as_ref().ok_or_else(no_stream)?;
     let mut repair = Repair::default();

@@ -53,20 +53,24 @@ impl Reader<'_> {
             let hint = "choose at most 24h: the source can't clean up dead rows for so long".to_owned();
             return Err(self.fault(span, "`resume_within` is out of range", Some(hint)));
         }
-        let max_latency = raw.max_latency.as_ref().map(|text| self.duration(Some(text), Duration::ZERO)).transpose()?;
-        if max_latency.is_some_and(|latency| !LATENCY.contains(&latency)) {
-            let span = raw.max_latency.as_ref().map_or(0..0, Spanned::span);
-            let hint = "choose from 1ms to 10s, above what a small query takes when nothing is copied".to_owned();
-            return Err(self.fault(span, "`max_latency` is out of range", Some(hint)));
-        }
         Ok(Copy {
             jobs: self.number(raw.jobs.as_ref(), 4, 1..=64)?,
             large_objects: self.large_objects(raw.large_objects.as_ref())?,
             part_bytes: self.size(raw.part_size.as_ref(), 64 << 20, 1 << 20..=1 << 40)?,
             resume_within,
             max_rate: raw.max_rate.as_ref().map(|text| self.size(Some(text), 0, 1 << 20..=1 << 40)).transpose()?,
-            max_latency,
+            max_latency: self.latency(raw.max_latency.as_ref())?,
         })
+    }
+
+    pub(super) fn latency(&self, text: Option<&Text>) -> Result<Option<Duration>, PlanError> {
+        let Some(text) = text else { return Ok(None) };
+        let latency = self.duration(Some(text), Duration::ZERO)?;
+        if !LATENCY.contains(&latency) {
+            let hint = "choose from 1ms to 10s, above what a small query takes when nothing else is done".to_owned();
+            return Err(self.fault(text.span(), "`max_latency` is out of range", Some(hint)));
+        }
+        Ok(Some(latency))
     }
 
     pub(super) fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {

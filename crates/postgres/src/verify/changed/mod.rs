@@ -32,7 +32,6 @@ use super::{
     Comparison, Difference, Following, Key, Method, Options, Progress, Remark, Role, Shared, Sides, Unsettled,
     following::{Wait, Watch, insert_position},
     in_stream::Carrier,
-    rate::Rate,
     report::Findings,
     scope::Scope,
     session::{Pair, Param, Query, Session},
@@ -42,6 +41,7 @@ use super::{
 use crate::{
     PgError, PgResult,
     catalogue::QualifiedName,
+    limit::{Limiter, Limits},
     names::Names,
     replication::{Source, sql_copy},
 };
@@ -343,8 +343,8 @@ impl Changes {
         let session = || Session::new(Role::Authority, &self.authority, &self.names.application("changed"));
         let watch = following.map(|following| Watch::new(following, session(), self.options.patience));
         let findings = Mutex::new(Findings::keeping(self.options.max_differences));
-        let rate = Rate::new(None);
-        let shared = Shared { watch, carrier: Carrier::new(), options: &self.options, progress: &self.progress, findings, rate };
+        let limiter = Arc::new(Limiter::of_verification(Limits::default()));
+        let shared = Shared { watch, carrier: Carrier::new(), options: &self.options, progress: &self.progress, findings, limiter };
         let mut findings = shared.findings();
         for (name, keys) in differing {
             if let Some(table) = self.tables.get(&name) {
@@ -374,7 +374,7 @@ impl Changes {
             following: moving.then(|| self.following.clone()),
         };
         compared.tables += tables.len() as u64;
-        let options = Options { tables: Some(tables), max_rate: None, ..self.options.clone() };
+        let options = Options { tables: Some(tables), limits: Limits::default(), ..self.options.clone() };
         let report = verify(&sides, &self.names, &options, &self.progress).await?;
         compared.differences_total += report.differences_total;
         compared.differences.extend(report.differences);
