@@ -3,6 +3,7 @@
 //! The snapshot outlives us (`keeper`), and what is done is written down in the transaction that does it (`ledger`): a
 //! copy that was broken off goes on where it stood, if nothing has changed that it depends on (`resume`).
 
+mod eta;
 mod full;
 mod keeper;
 mod ledger;

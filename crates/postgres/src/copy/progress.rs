@@ -3,13 +3,16 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use super::ledger::{Entry, by_table};
+use super::{
+    eta::{Pace, Weight},
+    ledger::{Entry, by_table},
+};
 
 /// The rate is that of so long.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -25,6 +28,8 @@ pub struct Progress {
     parts_done: AtomicU64,
     indexes: AtomicU64,
     seen: Mutex<VecDeque<(Instant, u64)>>,
+    weight: Mutex<Weight>,
+    pace: Mutex<Pace>,
     notes: Mutex<Vec<String>>,
 }
 
@@ -61,18 +66,20 @@ impl Progress {
         self.tables_done.store(tables.values().filter(|(all, done)| all == done).count() as u64, Relaxed);
         self.tables.store(tables.len() as u64, Relaxed);
         self.indexes.store(0, Relaxed);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.seen).clear();
+        *lock(&self.weight) = Weight::of(entries);
+        *lock(&self.pace) = Pace::default();
     }
 
     /// Something that a person should know.
     pub(super) fn note(&self, note: String) {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+        lock(&self.notes).push(note);
     }
 
     /// What a person should know and was not told yet.
     #[must_use]
     pub fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.notes))
     }
 
     /// Whether there ever was a snapshot to copy from; and how many tables and parts of tables are done.
@@ -83,6 +90,7 @@ impl Progress {
 
     pub(super) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
+        lock(&self.weight).sent(bytes);
     }
 
     /// What is expected in all becomes truer with each part: what was expected of it makes way for what was sent.
@@ -91,6 +99,7 @@ impl Progress {
         self.parts_done.fetch_add(1, Relaxed);
         self.bytes_total.fetch_add(bytes, Relaxed);
         self.bytes_total.fetch_sub(expected, Relaxed);
+        lock(&self.weight).done(expected, bytes);
     }
 
     /// A part is done without our having sent it.
@@ -103,6 +112,7 @@ impl Progress {
     pub(super) fn skip_part(&self, expected: u64, bytes: u64) {
         self.bytes_total.fetch_add(bytes, Relaxed);
         self.bytes_total.fetch_sub(expected, Relaxed);
+        lock(&self.weight).skip(expected, bytes);
     }
 
     pub(super) fn finish_table(&self) {
@@ -117,6 +127,7 @@ impl Progress {
     pub(super) fn begin_again(&self, expected: u64, rows: u64) {
         self.rows.fetch_sub(rows, Relaxed);
         self.bytes_total.fetch_add(expected, Relaxed);
+        lock(&self.weight).again(expected);
     }
 
     /// Looks. The rate is that since the looks of the last seconds.
@@ -125,17 +136,17 @@ impl Progress {
         let bytes = self.bytes.load(Relaxed);
         let bytes_total = self.bytes_total.load(Relaxed).max(bytes);
         let bytes_per_second = self.rate(bytes);
-        let left = bytes_total - bytes;
+        let left = lock(&self.weight).left();
+        let eta_seconds = lock(&self.pace).eta_seconds(Instant::now(), left);
         let (tables, tables_done) = (self.tables.load(Relaxed), self.tables_done.load(Relaxed));
-        let eta_seconds =
-            if tables > 0 && tables_done == tables { Some(0.0) } else { (bytes_per_second > 0.0).then(|| left as f64 / bytes_per_second) };
+        let eta_seconds = if tables > 0 && tables_done == tables { Some(0.0) } else { eta_seconds };
         let (rows, indexes) = (self.rows.load(Relaxed), self.indexes.load(Relaxed));
         ProgressSnapshot { tables, tables_done, rows, bytes, bytes_total, bytes_per_second, indexes, eta_seconds }
     }
 
     fn rate(&self, bytes: u64) -> f64 {
         let now = Instant::now();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         seen.push_back((now, bytes));
         while seen.len() > 2 && seen.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             seen.pop_front();
@@ -145,4 +156,8 @@ impl Progress {
             _ => 0.0,
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
