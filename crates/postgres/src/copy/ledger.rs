@@ -31,8 +31,8 @@ pub(super) struct Entry {
     /// The table, quoted, and its OID at the source.
     pub(super) relation: String,
     pub(super) source_oid: u32,
-    /// The first page, and the first that is not in it. None for a table that is copied whole.
-    pub(super) pages: Option<(u64, Option<u64>)>,
+    /// Which rows are in it. None for a table that is copied whole.
+    pub(super) condition: Option<String>,
     /// What was expected to be sent.
     pub(super) expected: u64,
     /// Whether the table was emptied for its parts; said of the first.
@@ -46,12 +46,12 @@ pub(super) struct Entry {
 impl Entry {
     /// A task of which nothing is done.
     pub(super) fn of(numbered: &Numbered) -> Self {
-        let (table, pages, expected) = match &numbered.task {
+        let (table, condition, expected) = match &numbered.task {
             Task::Whole(table) => (table, None, size(table)),
-            Task::Part(Part { of, from, below, bytes, .. }) => (&of.table, Some((*from, *below)), *bytes),
+            Task::Part(Part { of, condition, bytes, .. }) => (&of.table, Some(condition.clone()), *bytes),
         };
         let (relation, source_oid) = (table.name.quoted(), table.oid);
-        Self { id: numbered.id, relation, source_oid, pages, expected, emptied: false, done: false, rows: 0, bytes: 0 }
+        Self { id: numbered.id, relation, source_oid, condition, expected, emptied: false, done: false, rows: 0, bytes: 0 }
     }
 }
 
@@ -86,17 +86,16 @@ pub(super) async fn write(target: &mut Client, epoch: u64, record: &Record) -> P
 }
 
 async fn write_entries(transaction: &Transaction<'_>, entries: &[Entry]) -> Result<(), tokio_postgres::Error> {
-    let sql = "INSERT INTO cutover.copy_task (id, relation, source_oid, target_oid, first_page, below_page, expected_bytes) \
-         SELECT t.id, t.relation, t.source_oid, COALESCE(pg_catalog.to_regclass(t.relation)::oid, 0), t.first_page, t.below_page, t.expected \
+    let sql = "INSERT INTO cutover.copy_task (id, relation, source_oid, target_oid, condition, expected_bytes) \
+         SELECT t.id, t.relation, t.source_oid, COALESCE(pg_catalog.to_regclass(t.relation)::oid, 0), t.condition, t.expected \
          FROM ROWS FROM (pg_catalog.unnest($1::int4[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::oid[]), \
-             pg_catalog.unnest($4::int8[]), pg_catalog.unnest($5::int8[]), pg_catalog.unnest($6::int8[])) AS t(id, relation, source_oid, first_page, below_page, expected)";
+             pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::int8[])) AS t(id, relation, source_oid, condition, expected)";
     let ids: Vec<i32> = entries.iter().map(|entry| entry.id).collect();
     let relations: Vec<&str> = entries.iter().map(|entry| entry.relation.as_str()).collect();
     let oids: Vec<u32> = entries.iter().map(|entry| entry.source_oid).collect();
-    let first: Vec<Option<i64>> = entries.iter().map(|entry| entry.pages.map(|(from, _)| from.cast_signed())).collect();
-    let below: Vec<Option<i64>> = entries.iter().map(|entry| entry.pages.and_then(|(_, below)| below).map(u64::cast_signed)).collect();
+    let conditions: Vec<Option<&str>> = entries.iter().map(|entry| entry.condition.as_deref()).collect();
     let expected: Vec<i64> = entries.iter().map(|entry| entry.expected.cast_signed()).collect();
-    transaction.execute(sql, &[&ids, &relations, &oids, &first, &below, &expected]).await.map(drop)
+    transaction.execute(sql, &[&ids, &relations, &oids, &conditions, &expected]).await.map(drop)
 }
 
 /// What an earlier driver has written down, if it had come so far.
@@ -108,7 +107,7 @@ pub(super) async fn read(target: &Client) -> PgResult<Option<Record>> {
     }
     let sql = "SELECT slot, lsn::text, visible, snapshots, publication FROM cutover.copy";
     let Some(row) = target.query_opt(sql, &[]).await.map_err(failed)? else { return Ok(None) };
-    let sql = "SELECT id, relation, source_oid, first_page, below_page, expected_bytes, emptied, done, rows, bytes \
+    let sql = "SELECT id, relation, source_oid, condition, expected_bytes, emptied, done, rows, bytes \
          FROM cutover.copy_task ORDER BY id";
     let entries = target.query(sql, &[]).await.map_err(failed)?.iter().map(entry).collect();
     Ok(Some(Record { slot: row.get(0), lsn: row.get(1), visible: row.get(2), snapshots: row.get(3), publication: row.get(4), entries }))
@@ -120,12 +119,12 @@ fn entry(row: &tokio_postgres::Row) -> Entry {
         id: row.get(0),
         relation: row.get(1),
         source_oid: row.get(2),
-        pages: number(3).map(|from| (from, number(4))),
-        expected: number(5).unwrap_or(0),
-        emptied: row.get(6),
-        done: row.get(7),
-        rows: number(8).unwrap_or(0),
-        bytes: number(9).unwrap_or(0),
+        condition: row.get(3),
+        expected: number(4).unwrap_or(0),
+        emptied: row.get(5),
+        done: row.get(6),
+        rows: number(7).unwrap_or(0),
+        bytes: number(8).unwrap_or(0),
     }
 }
 
@@ -212,6 +211,15 @@ pub(super) async fn mark_all(
 /// Notes that the table of a claimed first part was emptied for all its parts.
 pub(super) async fn mark_emptied(transaction: &Transaction<'_>, id: i32) -> Result<(), tokio_postgres::Error> {
     transaction.batch_execute(&format!("UPDATE cutover.copy_task SET emptied = true WHERE id = {id}")).await
+}
+
+/// The first part of each table that is copied in parts, by its OID at the source.
+pub(super) fn first_parts(entries: &[Entry]) -> HashMap<u32, &Entry> {
+    let mut firsts = HashMap::new();
+    for entry in entries.iter().filter(|entry| entry.condition.is_some()) {
+        firsts.entry(entry.source_oid).or_insert(entry);
+    }
+    firsts
 }
 
 /// Of each table, by its OID at the source, how many tasks there are and how many are done.

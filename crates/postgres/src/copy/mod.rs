@@ -3,6 +3,7 @@
 //! The snapshot outlives us (`keeper`), and what is done is written down in the transaction that does it (`ledger`): a
 //! copy that was broken off goes on where it stood, if nothing has changed that it depends on (`resume`).
 
+mod cut;
 mod eta;
 mod full;
 mod keeper;
@@ -26,10 +27,11 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 pub use self::progress::{Progress, ProgressSnapshot};
 pub(crate) use self::table::{column_list, parenthesised, pump};
 use self::{
+    cut::{Heap, Keys, Rule},
     full::Full,
     keeper::{Kept, take_up},
     ledger::{Entry, Record},
-    queue::{Heap, Numbered, Rule, Task, size},
+    queue::{Numbered, Task, size},
     resume::Earlier,
     table::{Shared, State, Worker, leave},
 };
@@ -196,8 +198,8 @@ async fn begin_anew(job: &Job<'_>, origin: &mut Client, target: &mut Client) -> 
     drop(exporter);
     let names = kept.names();
     snapshot.snapshot = names.first().cloned().unwrap_or_default();
-    let (tables, publication) = tables_to_copy(origin, job.names, &kept).await?;
     let rule = Rule { major: major(origin).await?, jobs: job.jobs, part_bytes: job.part_bytes };
+    let (tables, publication) = tables_to_copy(origin, job.names, &kept, &rule).await?;
     let left = queue::number(queue::plan(tables, &rule));
     let record = Record {
         slot: snapshot.slot.clone(),
@@ -264,18 +266,18 @@ fn errand(index: Index) -> (u64, Errand) {
 
 /// Empties each table that is copied in parts, before the first part of any is handed out: no part may undo another.
 async fn empty_split_tables(shared: &Shared, entries: &[Entry], left: &[Numbered]) -> PgResult<()> {
-    let emptied: HashSet<i32> = entries.iter().filter(|entry| entry.emptied).map(|entry| entry.id).collect();
+    let firsts = ledger::first_parts(entries);
+    let mut seen = HashSet::new();
     let mut target = None;
     for numbered in left {
         let Task::Part(part) = &numbered.task else { continue };
-        if part.from > 0 || emptied.contains(&numbered.id) {
-            continue;
-        }
+        let table = &part.of.table;
+        let Some(first) = firsts.get(&table.oid).filter(|first| !first.emptied && seen.insert(table.oid)) else { continue };
         let target = match &mut target {
             Some(target) => target,
             none => none.insert(table::open_target(shared).await?),
         };
-        table::empty(shared, target, &part.of.table, numbered.id).await?;
+        table::empty(shared, target, table, first.id).await?;
     }
     Ok(())
 }
@@ -288,7 +290,7 @@ fn patient(application: &str) -> Purpose<'_> {
 
 /// The tables that hold rows, and the publication, as the snapshot sees them. The slot may have waited long for its
 /// snapshot; what was made meanwhile and is not published would be copied, and then not followed.
-async fn tables_to_copy(origin: &Client, names: &Names, kept: &Kept) -> PgResult<(Vec<(Table, Heap)>, String)> {
+async fn tables_to_copy(origin: &Client, names: &Names, kept: &Kept, rule: &Rule) -> PgResult<(Vec<(Table, Heap)>, String)> {
     let doing = "listing the tables to copy";
     take_up(origin, &kept.names(), Some(&kept.visible), doing).await?;
     let tables: Vec<Table> =
@@ -296,6 +298,10 @@ async fn tables_to_copy(origin: &Client, names: &Names, kept: &Kept) -> PgResult
     let published = stream::published(origin, &names.publication(Stream::Forward)).await?.unwrap_or_default();
     let publication = resume::publication(origin, names).await?;
     let mut heaps = heaps(origin).await?;
+    let by_key = tables.iter().filter(|table| heaps.get(&table.oid).is_some_and(|heap| rule.wants_keys(size(table), heap)));
+    for (oid, keys) in keys(origin, &by_key.map(|table| table.oid).collect::<Vec<_>>()).await? {
+        heaps.entry(oid).or_default().keys = Some(keys);
+    }
     leave(origin, doing).await?;
     let unpublished: Vec<String> = tables.iter().map(|table| table.name.quoted()).filter(|table| !published.contains(table)).collect();
     if !unpublished.is_empty() {
@@ -314,8 +320,25 @@ async fn heaps(origin: &Client) -> PgResult<HashMap<u32, Heap>> {
              COALESCE(a.amname = 'heap', false) \
          FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam WHERE c.relkind = 'r'";
     let rows = origin.query(sql, &[]).await.map_err(|error| PgError::sql("reading the tables' sizes", error))?;
-    let heap = |row: &tokio_postgres::Row| Heap { pages: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0), paged: row.get(2) };
+    let heap = |row: &tokio_postgres::Row| Heap { pages: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0), paged: row.get(2), keys: None };
     Ok(rows.iter().map(|row| (row.get(0), heap(row))).collect())
+}
+
+/// Where tables can be cut by key, as far as the planner's statistics know. Only types whose text is read alike in every
+/// session: all parts of a table must mean the same by it.
+async fn keys(origin: &Client, oids: &[u32]) -> PgResult<Vec<(u32, Keys)>> {
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT c.oid, a.attname::text, pg_catalog.format_type(a.atttypid, NULL), s.histogram_bounds::text::text[] \
+         FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0] \
+         JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname AND NOT s.inherited \
+         WHERE i.indisprimary AND c.oid = ANY ($1) AND s.histogram_bounds IS NOT NULL \
+           AND a.atttypid::pg_catalog.regtype::text = ANY (ARRAY['smallint', 'integer', 'bigint', 'numeric', 'uuid', 'text', 'character varying'])";
+    let rows = origin.query(sql, &[&oids]).await.map_err(|error| PgError::sql("reading where tables can be cut", error))?;
+    let keys = |row: &tokio_postgres::Row| Keys { column: ident(row.get(1)), type_name: row.get(2), bounds: row.get(3) };
+    Ok(rows.iter().map(|row| (row.get(0), keys(row))).collect())
 }
 
 /// The slot first, and with it the snapshot of exactly its position. The snapshot lives as long as the session.

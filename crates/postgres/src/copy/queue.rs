@@ -1,4 +1,4 @@
-//! What the workers are handed: whole tables, and page ranges of the large ones, in an order that ends evenly. Pure.
+//! What the workers are handed: whole tables, and parts of the large ones, in an order that ends evenly. Pure.
 
 use std::{
     collections::HashMap,
@@ -8,31 +8,11 @@ use std::{
     },
 };
 
-use super::ledger::Entry;
+use super::{
+    cut::{Heap, Rule, share},
+    ledger::Entry,
+};
 use crate::catalogue::Table;
-
-/// The first version whose server reads a range of pages without reading the whole table.
-const RANGE_SCANS_SINCE: u32 = 14;
-
-/// When a table is split.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
-    /// The source's major version.
-    pub(super) major: u32,
-    /// Workers.
-    pub(super) jobs: usize,
-    /// The size of a part.
-    pub(super) part_bytes: u64,
-}
-
-/// How a table's rows lie at the source.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Heap {
-    /// Its pages, without TOAST.
-    pub(super) pages: u64,
-    /// Whether its rows lie in numbered pages at all: another access method may number them as it likes.
-    pub(super) paged: bool,
-}
 
 /// A task under the number by which it is written down.
 #[derive(Debug)]
@@ -59,29 +39,17 @@ impl Task {
     }
 }
 
-/// A range of pages of a table.
+/// A part of a table.
 #[derive(Debug)]
 pub(super) struct Part {
     /// The table, with what its parts have in common.
     pub(super) of: Arc<Split>,
-    /// Its first page.
-    pub(super) from: u64,
-    /// The first page that is not in it. The last part has no end: rows may lie behind the last page that was known.
-    pub(super) below: Option<u64>,
+    /// Which rows are in it.
+    pub(super) condition: String,
     /// What is expected to be sent.
     pub(super) bytes: u64,
     /// Where it stands in its table: from 0 for its beginning.
     share: f64,
-}
-
-impl Part {
-    /// Which rows are in it.
-    pub(super) fn condition(&self) -> String {
-        match self.below {
-            Some(below) => format!("ctid >= '({},0)'::tid AND ctid < '({below},0)'::tid", self.from),
-            None => format!("ctid >= '({},0)'::tid", self.from),
-        }
-    }
 }
 
 /// A table that is copied in parts.
@@ -137,7 +105,7 @@ impl Split {
 /// The work in its order: what can't be split though it is large, then parts, then small tables. Parts of several tables
 /// take turns, so that these end together; the smallest come last, so that no worker is left with much.
 pub(super) fn plan(tables: Vec<(Table, Heap)>, rule: &Rule) -> Vec<Task> {
-    let mut tasks: Vec<Task> = tables.into_iter().flat_map(|(table, heap)| tasks(table, heap, rule)).collect();
+    let mut tasks: Vec<Task> = tables.into_iter().flat_map(|(table, heap)| tasks(table, &heap, rule)).collect();
     tasks.sort_by(|one, other| {
         let (one, other) = (turn(one, rule), turn(other, rule));
         one.0.cmp(&other.0).then(one.1.total_cmp(&other.1)).then(other.2.cmp(&one.2))
@@ -155,19 +123,19 @@ pub(super) fn left(entries: &[Entry], mut tables: HashMap<u32, Table>) -> Vec<Nu
     let mut splits: HashMap<u32, Arc<Split>> = HashMap::new();
     let mut left = Vec::new();
     for entry in entries.iter().filter(|entry| !entry.done) {
-        let task = match entry.pages {
+        let task = match &entry.condition {
             None => {
                 let Some(mut table) = tables.remove(&entry.source_oid) else { continue };
                 table.bytes = entry.expected.cast_signed();
                 Task::Whole(table)
             }
-            Some((from, below)) => {
+            Some(condition) => {
                 if let Some(table) = tables.remove(&entry.source_oid) {
                     splits.insert(entry.source_oid, Arc::new(Split::resumed(table, entries)));
                 }
                 let Some(of) = splits.get(&entry.source_oid).cloned() else { continue };
                 // The order is that of the numbers.
-                Task::Part(Part { of, from, below, bytes: entry.expected, share: 0.0 })
+                Task::Part(Part { of, condition: condition.clone(), bytes: entry.expected, share: 0.0 })
             }
         };
         left.push(Numbered { id: entry.id, task });
@@ -184,31 +152,19 @@ fn turn(task: &Task, rule: &Rule) -> (u8, f64, u64) {
     }
 }
 
-fn tasks(table: Table, heap: Heap, rule: &Rule) -> Vec<Task> {
-    let count = part_count(size(&table), heap, rule);
-    if count < 2 {
+fn tasks(table: Table, heap: &Heap, rule: &Rule) -> Vec<Task> {
+    let bytes = size(&table);
+    let conditions = rule.conditions(bytes, heap);
+    if conditions.len() < 2 {
         return vec![Task::Whole(table)];
     }
-    let bytes = size(&table);
-    let of = Arc::new(Split::new(table, usize::try_from(count).unwrap_or(usize::MAX)));
-    let part = |at: u64| {
-        let bound = |total: u64, at: u64| u64::try_from(u128::from(total) * u128::from(at) / u128::from(count)).unwrap_or(total);
-        Task::Part(Part {
-            of: Arc::clone(&of),
-            from: bound(heap.pages, at),
-            below: (at + 1 < count).then(|| bound(heap.pages, at + 1)),
-            bytes: bound(bytes, at + 1) - bound(bytes, at),
-            share: at as f64 / count as f64,
-        })
+    let count = conditions.len() as u64;
+    let of = Arc::new(Split::new(table, conditions.len()));
+    let part = |(at, condition): (u64, String)| {
+        let bytes = share(bytes, at + 1, count) - share(bytes, at, count);
+        Task::Part(Part { of: Arc::clone(&of), condition, bytes, share: at as f64 / count as f64 })
     };
-    (0..count).map(part).collect()
-}
-
-/// In how many parts a table is copied. The size counts with TOAST: few pages may hold most of a database. A single
-/// worker gains nothing from parts, and an older server would read the whole table for each.
-fn part_count(bytes: u64, heap: Heap, rule: &Rule) -> u64 {
-    let gains = rule.major >= RANGE_SCANS_SINCE && rule.jobs > 1 && heap.paged;
-    if gains { bytes.div_ceil(rule.part_bytes.max(1)).min(heap.pages) } else { 1 }
+    (0..count).zip(conditions).map(part).collect()
 }
 
 /// What is expected to be sent of a table.
@@ -241,7 +197,16 @@ mod tests {
     }
 
     fn heap(pages: u64) -> Heap {
-        Heap { pages, paged: true }
+        Heap { pages, paged: true, keys: None }
+    }
+
+    /// The first page of a part, and the first that is not in it.
+    fn pages(part: &Part) -> (u64, Option<u64>) {
+        let page = |operator: &str| {
+            let (_, rest) = part.condition.split_once(&format!("ctid {operator} '("))?;
+            rest.split_once(',')?.0.parse().ok()
+        };
+        (page(">=").unwrap_or(0), page("<"))
     }
 
     /// Each task as `table` or `table:from-below`.
@@ -249,8 +214,9 @@ mod tests {
         let spell = |task: &Task| match task {
             Task::Whole(table) => table.name.name.clone(),
             Task::Part(part) => {
-                let below = part.below.map(|below| below.to_string()).unwrap_or_default();
-                format!("{}:{}-{below}", part.of.table.name.name, part.from)
+                let (from, below) = pages(part);
+                let below = below.map(|below| below.to_string()).unwrap_or_default();
+                format!("{}:{from}-{below}", part.of.table.name.name)
             }
         };
         plan(tables, rule).iter().map(spell).collect()
@@ -266,13 +232,14 @@ mod tests {
         for (bytes, pages) in [(1001, 2), (2500, 100), (10_000, 7), (12_345, 1013), (i64::MAX, 4_294_967_294)] {
             let rule = Rule { part_bytes: u64::try_from(bytes / 9).unwrap_or(1).max(1000), ..RULE };
             let parts = parts(table("t", bytes), heap(pages), &rule);
+            let ranges: Vec<(u64, Option<u64>)> = parts.iter().map(super::tests::pages).collect();
             assert!(parts.len() > 1 && parts.len() as u64 <= pages, "{bytes} {pages}");
-            assert_eq!((parts[0].from, parts[parts.len() - 1].below), (0, None));
-            for two in parts.windows(2) {
-                assert_eq!(two[0].below, Some(two[1].from));
-                assert!(two[0].from < two[1].from, "a part has at least a page");
+            assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (0, None));
+            for two in ranges.windows(2) {
+                assert_eq!(two[0].1, Some(two[1].0));
+                assert!(two[0].0 < two[1].0, "a part has at least a page");
             }
-            assert!(parts[parts.len() - 1].from < pages);
+            assert!(ranges[ranges.len() - 1].0 < pages);
             assert_eq!(parts.iter().map(|part| part.bytes).sum::<u64>(), u64::try_from(bytes).unwrap());
         }
     }
@@ -280,11 +247,8 @@ mod tests {
     #[test]
     fn a_part_says_which_rows_are_in_it() {
         let parts = parts(table("t", 2001), heap(9), &RULE);
-        let conditions: Vec<String> = parts.iter().map(Part::condition).collect();
-        assert_eq!(
-            conditions,
-            ["ctid >= '(0,0)'::tid AND ctid < '(3,0)'::tid", "ctid >= '(3,0)'::tid AND ctid < '(6,0)'::tid", "ctid >= '(6,0)'::tid"]
-        );
+        let conditions: Vec<&str> = parts.iter().map(|part| part.condition.as_str()).collect();
+        assert_eq!(conditions, ["ctid < '(3,0)'::tid", "ctid >= '(3,0)'::tid AND ctid < '(6,0)'::tid", "ctid >= '(6,0)'::tid"]);
     }
 
     #[test]
@@ -294,7 +258,7 @@ mod tests {
         assert_eq!(spelled(vec![large()], &Rule { major: 13, ..RULE }), ["t"], "the server would read all of it for each part");
         assert_eq!(plan(vec![large()], &Rule { major: 14, ..RULE }).len(), 5);
         assert_eq!(spelled(vec![large()], &Rule { jobs: 1, ..RULE }), ["t"]);
-        assert_eq!(spelled(vec![(table("t", 5000), Heap { pages: 100, paged: false })], &RULE), ["t"], "another access method");
+        assert_eq!(spelled(vec![(table("t", 5000), Heap { pages: 100, ..Heap::default() })], &RULE), ["t"], "another access method");
         assert_eq!(spelled(vec![(table("t", 1000), heap(100))], &RULE), ["t"], "as large as a part");
         assert_eq!(spelled(vec![(table("t", 5000), heap(1))], &RULE), ["t"], "all of it in TOAST, behind one page");
         assert_eq!(spelled(vec![(table("t", 5000), heap(2))], &RULE), ["t:0-1", "t:1-"]);
@@ -308,7 +272,7 @@ mod tests {
             (table("two", 1500), heap(20)),
             (table("small", 900), heap(9)),
             (table("four", 4000), heap(40)),
-            (table("odd", 3000), Heap { pages: 30, paged: false }),
+            (table("odd", 3000), Heap { pages: 30, ..Heap::default() }),
         ];
         let order = ["odd", "four:0-10", "two:0-10", "four:10-20", "four:20-30", "two:10-", "four:30-", "small", "tiny"];
         assert_eq!(spelled(tables, &RULE), order);

@@ -8,6 +8,7 @@ use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::{Client, CopyInSink, CopyOutStream, Transaction};
 
 use super::{
+    cut::is_of_pages,
     keeper::{Kept, take_up},
     ledger::{self, Claim},
     patient,
@@ -149,7 +150,7 @@ async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32
     Ok(State::Full)
 }
 
-/// One part, in one transaction at the target. Parts fit together only if all are read from the same pages: if the rows
+/// One part, in one transaction at the target. Parts of pages fit together only if all are read from the same ones: if the rows
 /// were moved to others meanwhile, or TRUNCATE came between, whoever ends the last part copies the table as a whole. Such
 /// a part is not done until then, so that a copy that is broken off finds out again.
 async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<State> {
@@ -183,9 +184,12 @@ async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
         return transaction.rollback().await.map_err(failed);
     }
     let seen = begin_reading(shared, &worker.source, table).await?;
-    let rows = Rows { condition: Some(part.condition()), freeze: false };
+    // By its statistics the planner may think that reading the whole table for each part is cheaper.
+    worker.source.batch_execute("SET LOCAL enable_seqscan = off").await.map_err(failed)?;
+    let rows = Rows { condition: Some(&part.condition), freeze: false };
     let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &rows).await?;
-    if end_reading(&worker.source, table, seen.as_ref()).await? == Pages::Same {
+    let pages = end_reading(&worker.source, table, seen.as_ref()).await?;
+    if pages == Pages::Same || !is_of_pages(&part.condition) {
         ledger::mark(&transaction, id, rows, bytes).await.map_err(failed)?;
         gate::commit(transaction, &doing).await?;
         split.add_rows(rows);
@@ -199,13 +203,13 @@ async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
 }
 
 /// Which rows are copied, and how they are stored.
-struct Rows {
-    condition: Option<String>,
+struct Rows<'a> {
+    condition: Option<&'a str>,
     freeze: bool,
 }
 
 /// Pipes rows from one side to the other, and says how many there were, in how many bytes.
-async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, table: &Table, rows: &Rows) -> PgResult<(u64, u64)> {
+async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, table: &Table, rows: &Rows<'_>) -> PgResult<(u64, u64)> {
     let doing = copying(table);
     let failed = |error| PgError::sql(&doing, error);
     let columns = column_list(table);

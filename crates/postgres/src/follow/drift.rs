@@ -55,7 +55,7 @@ impl fmt::Display for Drift {
         match self {
             Self::TableMissing { table } => write!(f, "table {table} was made and the other side lacks it"),
             Self::TableExtra { table } => write!(f, "table {table} is at the other side only"),
-            Self::ColumnMissing { column } => write!(f, "column {column} was added and the other side lacks it"),
+            Self::ColumnMissing { column } => write!(f, "column {column} was added here or dropped at the other side, which lacks it"),
             Self::ColumnExtra { column } => write!(f, "column {column} is at the other side only"),
             Self::ColumnDiffers { column, origin, destination } => {
                 write!(f, "column {column} is {origin} here and {destination} at the other side")

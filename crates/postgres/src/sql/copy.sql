@@ -17,15 +17,15 @@ CREATE TABLE IF NOT EXISTS cutover.copy (
     finished_at timestamptz
 );
 
--- Tables and parts of tables, in the order in which they are handed out. A table that is copied whole has no pages.
+-- Tables and parts of tables, in the order in which they are handed out. A table that is copied whole has no condition.
 CREATE TABLE IF NOT EXISTS cutover.copy_task (
     id integer PRIMARY KEY,
     relation text NOT NULL,
     source_oid oid NOT NULL,
     -- 0 where the target has no such table.
     target_oid oid NOT NULL,
-    first_page bigint,
-    below_page bigint,
+    -- Which rows are in a part.
+    condition text,
     expected_bytes bigint NOT NULL,
     -- Of the first part of a table: whether the table was emptied for all of them.
     emptied boolean NOT NULL DEFAULT false,

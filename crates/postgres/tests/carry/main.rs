@@ -6,6 +6,7 @@ mod across;
 mod between;
 mod broken;
 mod building;
+mod by_key;
 mod changing;
 mod copying;
 mod definitions;

@@ -85,10 +85,9 @@ async fn a_large_table_is_copied_in_many_parts_and_small_ones_as_a_whole() {
     pair.drop_streams().await;
 }
 
-/// What lies out of line, in one page, in none, in partitions, in children, behind dropped columns, without any column.
-/// Up to 13 a range of pages is found by reading the whole table.
+/// Up to 13 a range of pages is found by reading the whole table, so it is cut by key, as the statistics know it.
 #[tokio::test]
-async fn every_server_that_reads_ranges_splits_and_an_older_one_does_not() {
+async fn every_server_splits_by_pages_or_by_key() {
     for install in installs().iter().filter(|install| (13..18).contains(&install.major)) {
         let pair = Pair::between(install.major, 18, &format!("split_on_{}", install.major)).await;
         pair.sql(Source, SCHEMA).await;
@@ -98,13 +97,14 @@ async fn every_server_that_reads_ranges_splits_and_an_older_one_does_not() {
         assert_eq!(copied.rows, ROWS + 2);
         let transactions: i64 = pair.one(Target, TRANSACTIONS).await;
         assert_eq!(transactions > 30, install.major >= 14, "PostgreSQL {}: {transactions}", install.major);
-        assert!(transactions > 30 || transactions == 1);
+        assert!(transactions > 30 || transactions == 1, "nothing is known of where to cut");
         pair.assert_equal().await;
         pair.drop_streams().await;
         assert!(Duration::from_secs_f64(copied.seconds) < LIMIT);
     }
 }
 
+/// What lies out of line, in one page, in none, in partitions, in children, behind dropped columns, without any column.
 #[tokio::test]
 async fn every_type_and_shape_arrives_equal_from_parts_of_one_page() {
     let pair = Pair::new("pages of everything").await;
