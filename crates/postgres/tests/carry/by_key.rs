@@ -37,7 +37,8 @@ async fn b3_a_server_that_reads_no_ranges_of_pages_is_read_by_ranges_of_keys() {
     pair.schema().await;
     pair.publish(Stream::Forward).await;
     let copied = copy_rows(in_parts(&pair), Arc::default(), async |_: Snapshot| {
-        pair.sql(Source, "DELETE FROM t1 WHERE n % 3 = 0; VACUUM FULL t1").await;
+        pair.sql(Source, "DELETE FROM t1 WHERE n % 3 = 0").await;
+        pair.sql(Source, "VACUUM FULL t1").await;
     });
     assert_eq!(copied.await.unwrap().rows, 7 * 10_100);
     for at in 0..KEYS.len() {
