@@ -161,7 +161,7 @@ pub async fn major(client: &Client) -> PgResult<u32> {
     Ok(u32::try_from(row.get::<_, i32>(0)).unwrap_or_default())
 }
 
-/// Gives the target the source's types, functions and tables, all or nothing. Done again, it begins anew: what an
+/// Gives the target the source's types, functions and tables, each with its gate, all or nothing. Done again, it begins anew: what an
 /// earlier call made is dropped first, and nothing else.
 ///
 /// # Errors
@@ -174,11 +174,25 @@ pub async fn copy(dump: &Dump, target: &mut Client, epoch: u64) -> PgResult<()> 
     let failed = |error| PgError::sql(doing, error);
     transaction.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL client_min_messages = warning").await.map_err(failed)?;
     transaction.batch_execute(include_str!("sql/drop_copied.sql")).await.map_err(failed)?;
+    transaction.batch_execute(&ddl_gate("DISABLE")).await.map_err(failed)?;
     transaction.batch_execute(&sql).await.map_err(failed)?;
+    gate::arm_within(&transaction).await.map_err(failed)?;
+    transaction.batch_execute(&ddl_gate("ENABLE")).await.map_err(failed)?;
     // The dump's text sets what it needs for the whole session; only the search path would matter to us.
     transaction.batch_execute("SET search_path = pg_catalog; UPDATE cutover.owner SET filled = true").await.map_err(failed)?;
     gate::commit(transaction, doing).await?;
     restore_session(target).await
+}
+
+/// Has our event triggers not fire in this transaction, or fire again: nobody else sees that. There may be none; and they
+/// belong to whoever was a superuser when they were made.
+fn ddl_gate(verb: &str) -> String {
+    format!(
+        "DO $$ DECLARE v_name text; BEGIN \
+             FOR v_name IN SELECT evtname FROM pg_catalog.pg_event_trigger WHERE evtname IN ('cutover_ddl_gate', 'cutover_arm_new_table') \
+                 AND pg_catalog.pg_has_role(evtowner, 'USAGE') \
+             LOOP EXECUTE pg_catalog.format('ALTER EVENT TRIGGER %I {verb}', v_name); END LOOP; END $$"
+    )
 }
 
 /// A dump's text sets time-outs and more for the session; ours go on with what they were made with.

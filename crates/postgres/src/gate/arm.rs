@@ -1,10 +1,12 @@
 //! Puts the gate before every table and partition, and takes it away again.
 
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 use super::{commit, guarded};
 use crate::{PgError, PgResult};
+
+const UNARMED_SQL: &str = "SELECT table_name FROM cutover.unarmed_tables()";
 
 /// The statement that puts the gate before a table.
 #[must_use]
@@ -13,6 +15,13 @@ pub fn arm_sql(table: &str) -> String {
         "DROP TRIGGER IF EXISTS cutover_gate ON {table}; CREATE TRIGGER cutover_gate BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE \
          ON {table} FOR EACH STATEMENT EXECUTE FUNCTION cutover.pass_gate()"
     )
+}
+
+/// Puts the gate before every table in the transaction that made them: nobody else can be using one.
+pub(crate) async fn arm_within(transaction: &Transaction<'_>) -> Result<(), tokio_postgres::Error> {
+    let rows = transaction.query(UNARMED_SQL, &[]).await?;
+    let sql: Vec<String> = rows.iter().map(|row| arm_sql(row.get(0))).collect();
+    transaction.batch_execute(&sql.join(";")).await
 }
 
 /// Puts the gate before every table and partition that has none. Returns how many tables have one now.
@@ -56,8 +65,7 @@ async fn arm_table(client: &mut Client, epoch: u64, table: &str) -> PgResult<()>
 /// # Errors
 /// [`PgError::Sql`].
 pub async fn unarmed(client: &Client) -> PgResult<Vec<String>> {
-    let sql = "SELECT table_name FROM cutover.unarmed_tables()";
-    let rows = client.query(sql, &[]).await.map_err(|error| PgError::sql("looking for tables without a gate", error))?;
+    let rows = client.query(UNARMED_SQL, &[]).await.map_err(|error| PgError::sql("looking for tables without a gate", error))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 

@@ -10,6 +10,7 @@ use cutover_core::{Side, plan::Filter};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Transaction};
 
+pub(crate) use self::arm::arm_within;
 pub use self::{
     access::{admit, end_other_drivers, isolate, let_pass, let_role_pass},
     arm::{arm, arm_sql, disarm, unarmed},

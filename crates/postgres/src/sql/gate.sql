@@ -79,11 +79,14 @@ LANGUAGE sql SET search_path = pg_catalog AS $$
 $$;
 REVOKE ALL ON FUNCTION cutover.let_pass(text) FROM PUBLIC;
 
+-- In PL/pgSQL, which plans it once in a session: it is asked at each definition, and at each write behind a closed gate.
 CREATE OR REPLACE FUNCTION cutover.has_pass() RETURNS boolean
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
-    SELECT EXISTS (
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    RETURN EXISTS (
         SELECT FROM cutover.pass p WHERE p.token = current_setting('cutover.pass', true) AND p.pid = pg_backend_pid())
     OR EXISTS (SELECT FROM cutover.pass_role r WHERE r.role_name = session_user AND r.expires_at > clock_timestamp());
+END
 $$;
 
 -- The gate itself. One simple expression, so that PL/pgSQL evaluates it without a query: the lock first, the state
