@@ -50,7 +50,7 @@ pub(super) async fn define_if_allowed(client: &mut Client, entry: &Entry, hands:
 }
 
 /// Runs a definition, unless what it makes is there.
-pub(super) async fn define(client: &mut Client, entry: &Entry, hands: Hands) -> PgResult<()> {
+async fn define(client: &mut Client, entry: &Entry, hands: Hands) -> PgResult<()> {
     let doing = format!("building {} {}", entry.kind.to_lowercase(), entry.name);
     let transaction = gate::guarded_lightly(client, hands.epoch).await?;
     let failed = |error| PgError::sql(&doing, error);

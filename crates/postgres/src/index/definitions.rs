@@ -18,8 +18,9 @@ pub struct Definitions {
     pub(super) indexes: Vec<Index>,
     /// Attached indexes, foreign keys, triggers, policies and the like, in their order.
     pub(super) others: Vec<Entry>,
-    /// What foreign keys among `others` are still to prove, table by table, the largest first.
-    pub(super) proofs: Vec<Proofs>,
+    /// What foreign keys among `others` are still to prove, table by table, the largest first: they would only wait for
+    /// each other's lock on it.
+    pub(super) proofs: Vec<Group>,
     /// Who may do what.
     pub(super) privileges: Vec<Entry>,
 }
@@ -38,12 +39,24 @@ pub(crate) struct Index {
     plain: bool,
 }
 
-/// The foreign keys of one table that hold for new rows and are to be proved for those that are there.
+/// Definitions that one worker makes, one after the other.
 #[derive(Clone, Debug)]
-pub(super) struct Proofs {
-    /// The table's size.
+pub(super) struct Group {
+    /// What each of them reads or makes, about.
     pub(super) bytes: u64,
     pub(super) entries: Vec<Entry>,
+}
+
+impl From<Index> for Group {
+    fn from(index: Index) -> Self {
+        Self { bytes: index.bytes, entries: vec![index.entry] }
+    }
+}
+
+impl From<Entry> for Group {
+    fn from(entry: Entry) -> Self {
+        Self { bytes: 0, entries: vec![entry] }
+    }
 }
 
 /// Indexes with their tables and sizes, under the identity that a dump gives them.
@@ -136,17 +149,17 @@ async fn foreign_keys(source: &Client) -> PgResult<HashMap<(u32, u32), Key>> {
 
 /// Has foreign keys made without a look at the rows, one after the other, for each takes locks on two tables; the looks
 /// come behind, and take none that keep others from looking.
-fn postpone_proofs(entries: Vec<Entry>, keys: &HashMap<(u32, u32), Key>) -> (Vec<Entry>, Vec<Proofs>) {
-    let mut by_table: BTreeMap<u32, Proofs> = BTreeMap::new();
+fn postpone_proofs(entries: Vec<Entry>, keys: &HashMap<(u32, u32), Key>) -> (Vec<Entry>, Vec<Group>) {
+    let mut by_table: BTreeMap<u32, Group> = BTreeMap::new();
     let made = entries.into_iter().map(|entry| {
         let (Some(key), Some(definition)) = (keys.get(&entry.identity), entry.sql.trim_end().strip_suffix(';')) else { return entry };
         let sql = format!("{definition} NOT VALID;\n");
         let proof = Entry { sql: key.sql.clone(), ..entry.clone() };
-        by_table.entry(key.table).or_insert_with(|| Proofs { bytes: key.bytes, entries: Vec::new() }).entries.push(proof);
+        by_table.entry(key.table).or_insert_with(|| Group { bytes: key.bytes, entries: Vec::new() }).entries.push(proof);
         Entry { sql, ..entry }
     });
     let made = made.collect();
-    let mut proofs: Vec<Proofs> = by_table.into_values().collect();
+    let mut proofs: Vec<Group> = by_table.into_values().collect();
     proofs.sort_by_key(|proofs| std::cmp::Reverse(proofs.bytes));
     (made, proofs)
 }

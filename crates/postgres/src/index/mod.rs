@@ -18,9 +18,8 @@ use tokio_postgres::Client;
 
 use self::{
     contents::{analyze, refresh_views},
-    define::{define, define_if_allowed},
-    definitions::Proofs,
-    section::Entry,
+    define::define_if_allowed,
+    definitions::Group,
 };
 pub(crate) use self::{
     define::{Hands, define_index, define_within},
@@ -85,10 +84,10 @@ pub async fn build(job: Job<'_>, progress: Arc<Progress>) -> PgResult<Built> {
     let left = all.without(&indexes_there(&client).await?);
     progress.begin(&left, indexes);
     let builders = Builders { target: job.target.clone(), application, hands: Hands { epoch: job.epoch, jobs: job.jobs }, progress };
-    builders.indexes(left.indexes).await?;
-    builders.in_order("making keys, triggers and the like", left.others).await?;
-    builders.proofs(left.proofs).await?;
-    builders.in_order("granting privileges", left.privileges).await?;
+    builders.make("building indexes", job.jobs, left.indexes).await?;
+    builders.make("making keys, triggers and the like", 1, left.others).await?;
+    builders.make("proving foreign keys", job.jobs, left.proofs).await?;
+    builders.make("granting privileges", 1, left.privileges).await?;
     builders.progress.enter("refreshing materialised views");
     let materialized_views = refresh_views(job.source, &mut client, job.names, job.epoch).await?;
     builders.progress.enter("gathering statistics");
@@ -106,59 +105,9 @@ struct Builders {
 }
 
 impl Builders {
-    async fn indexes(&self, indexes: Vec<Index>) -> PgResult<()> {
-        self.progress.enter("building indexes");
-        let (hands, progress) = (self.hands, Arc::clone(&self.progress));
-        self.share_out(self.hands.jobs, indexes, move |mut client, index: Index| {
-            let progress = Arc::clone(&progress);
-            async move {
-                define_index(&mut client, &index, hands).await?;
-                progress.finish(index.bytes);
-                Ok(client)
-            }
-        })
-        .await
-    }
-
-    async fn proofs(&self, proofs: Vec<Proofs>) -> PgResult<()> {
-        self.progress.enter("proving foreign keys");
-        let (hands, progress) = (self.hands, Arc::clone(&self.progress));
-        self.share_out(self.hands.jobs, proofs, move |mut client, proofs: Proofs| {
-            let progress = Arc::clone(&progress);
-            async move {
-                // One after the other: they would only wait for each other's lock.
-                for entry in proofs.entries {
-                    define(&mut client, &entry, hands).await?;
-                    progress.finish(proofs.bytes);
-                }
-                Ok(client)
-            }
-        })
-        .await
-    }
-
-    async fn in_order(&self, stage: &'static str, entries: Vec<Entry>) -> PgResult<()> {
+    /// Makes each definition of each group, by so many workers at once.
+    async fn make(&self, stage: &'static str, jobs: usize, groups: Vec<impl Into<Group>>) -> PgResult<()> {
         self.progress.enter(stage);
-        let (hands, progress) = (self.hands, Arc::clone(&self.progress));
-        self.share_out(1, entries, move |mut client, entry: Entry| {
-            let progress = Arc::clone(&progress);
-            async move {
-                if let Some(note) = define_if_allowed(&mut client, &entry, hands).await? {
-                    progress.note(note);
-                }
-                progress.finish(0);
-                Ok(client)
-            }
-        })
-        .await
-    }
-
-    async fn share_out<T, F, Fut>(&self, jobs: usize, items: Vec<T>, work: F) -> PgResult<()>
-    where
-        T: Send + 'static,
-        F: Fn(Client, T) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = PgResult<Client>> + Send + 'static,
-    {
         let (target, application) = (self.target.clone(), self.application.clone());
         let open = move || {
             let (target, application) = (target.clone(), application.clone());
@@ -168,7 +117,20 @@ impl Builders {
                 Ok(client)
             }
         };
-        share_out(jobs, Queue::of(items), open, work).await
+        let (hands, progress) = (self.hands, Arc::clone(&self.progress));
+        let work = move |mut client, group: Group| {
+            let progress = Arc::clone(&progress);
+            async move {
+                for entry in group.entries {
+                    if let Some(note) = define_if_allowed(&mut client, &entry, hands).await? {
+                        progress.note(note);
+                    }
+                    progress.finish(group.bytes);
+                }
+                Ok(client)
+            }
+        };
+        share_out(jobs, Queue::of(groups.into_iter().map(Into::into).collect()), open, work).await
     }
 }
 

@@ -109,7 +109,7 @@ mod tests {
         let progress = Progress::default();
         assert_eq!(progress.snapshot(), None);
         let entry = super::super::section::Entry::default;
-        let proofs = super::super::definitions::Proofs { bytes: 5000, entries: vec![entry(), entry()] };
+        let proofs = super::super::definitions::Group { bytes: 5000, entries: vec![entry(), entry()] };
         let left = Definitions { others: vec![entry()], proofs: vec![proofs], ..Definitions::default() };
         progress.begin(&left, 3);
         progress.enter("proving foreign keys");
