@@ -40,12 +40,18 @@ impl Driver<'_> {
                 Err(error) => error,
             };
             let rest = passes(&error).then(|| patience.rest(Instant::now(), progress.parts_done())).flatten();
-            let Some(rest) = rest else { return Err(error) };
-            self.keep_hold().await?;
-            self.note(Notice::Warning(format!("{error}; the copy goes on in {:.1} s", rest.as_secs_f64())));
-            tokio::time::sleep(rest).await;
+            self.go_on_after(error, rest, "the copy goes on").await?;
         };
         self.observed.facts.extend(facts(&report));
+        Ok(())
+    }
+
+    /// Rests after a failure, and says what comes then; or fails with it, where there is no rest worth having.
+    pub(super) async fn go_on_after(&mut self, error: EngineError, rest: Option<Duration>, what: &str) -> EngineResult<()> {
+        let Some(rest) = rest else { return Err(error) };
+        self.keep_hold().await?;
+        self.note(Notice::Warning(format!("{error}; {what} in {:.1} s", rest.as_secs_f64())));
+        tokio::time::sleep(rest).await;
         Ok(())
     }
 

@@ -88,11 +88,7 @@ impl Driver<'_> {
         }
         let preparing = matches!(self.state()?.phase, Phase::Preparing { .. });
         let rest = (preparing && transient(&error)).then(|| patience.rest(Instant::now(), Some(0))).flatten();
-        let Some(rest) = rest else { return Err(error) };
-        self.keep_hold().await?;
-        self.note(Notice::Warning(format!("{error}; large objects are brought over again in {:.1} s", rest.as_secs_f64())));
-        tokio::time::sleep(rest).await;
-        Ok(())
+        self.go_on_after(error, rest, "large objects are brought over again").await
     }
 
     /// The last round, behind the fence. What differs and is not the authority's doing keeps the switch from being made.
