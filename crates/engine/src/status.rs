@@ -91,7 +91,7 @@ pub(crate) async fn status(cutover: &Cutover) -> EngineResult<Status> {
         let (origin, destination) = if flowing == Stream::Forward { (source, target) } else { (target, source) };
         match follow::status(origin, destination, &cutover.names, flowing).await {
             Ok(found) => {
-                if !found.worker_running && found.slot != "missing" && found.slot != "lost" {
+                if found.may_stumble() && found.slot != "missing" && found.slot != "lost" {
                     cause = follow::cause(origin, destination, &cutover.names, flowing).await.unwrap_or_else(|error| {
                         warnings.push(format!("why the {flowing} stream stands still can't be told: {error}"));
                         None

@@ -61,7 +61,11 @@ fn print(status: &Standing) {
     }
     if let Some(stream) = &status.stream {
         let seconds = stream.lag_seconds.map(|seconds| format!(", {seconds:.1} s")).unwrap_or_default();
-        let worker = if stream.worker_running { "running" } else { "not running" };
+        let worker = match (&status.cause, stream.worker_running) {
+            (Some(_), _) => "failing",
+            (None, true) => "running",
+            (None, false) => "not running",
+        };
         to_stdout(&format!(
             "  stream  {} behind{seconds}; apply worker {worker}; the slot keeps {}",
             bytes(stream.lag_bytes),

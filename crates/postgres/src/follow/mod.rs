@@ -9,7 +9,7 @@ use std::time::Duration;
 use cutover_core::{Lsn, Stream};
 use serde::Serialize;
 use tokio::time::Instant;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 pub use self::{
     cause::{Cause, cause},
@@ -19,6 +19,9 @@ use crate::{PgError, PgResult, catalogue, names::Names};
 
 /// A slot that may keep this little more is in danger.
 const SAFE_WAL_BYTES: i64 = 256 << 20;
+
+/// A worker that has lived so long did not stumble over what it was sent first.
+const SETTLED_SECONDS: f64 = 1.0;
 
 /// A stream, as it is now.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +35,8 @@ pub struct StreamStatus {
     pub lag_seconds: Option<f64>,
     /// Whether the apply worker runs and reads the slot.
     pub worker_running: bool,
+    /// How long it has been running, where our role may know. Unit: seconds.
+    pub worker_seconds: Option<f64>,
     /// Failed attempts to apply, since the statistics began (PostgreSQL 15 and newer).
     pub apply_errors: Option<i64>,
     /// How much log the slot keeps at the origin. Unit: bytes.
@@ -42,13 +47,22 @@ pub struct StreamStatus {
     pub warnings: Vec<String>,
 }
 
+impl StreamStatus {
+    /// Whether its worker may be one that stumbles: it does not run, or has only just begun, with something left to
+    /// apply. A server starts such a worker again and again, and each time it lives for a moment.
+    #[must_use]
+    pub fn may_stumble(&self) -> bool {
+        !self.worker_running || (self.lag_bytes > 0 && self.worker_seconds.is_some_and(|seconds| seconds < SETTLED_SECONDS))
+    }
+}
+
 /// Looks at a stream.
 ///
 /// # Errors
 /// [`PgError::Sql`].
 pub async fn status(origin: &Client, destination: &Client, names: &Names, stream: Stream) -> PgResult<StreamStatus> {
     let slot = slot(origin, names, stream).await?;
-    let (worker_running, lag_seconds) = worker(destination, names, stream).await?;
+    let worker = worker(destination, names, stream).await?;
     let apply_errors = apply_errors(destination, names, stream).await?;
     let mut warnings = Vec::new();
     let Some(slot) = slot else {
@@ -61,15 +75,16 @@ pub async fn status(origin: &Client, destination: &Client, names: &Names, stream
         return Ok(StreamStatus {
             stream,
             lag_bytes: 0,
-            lag_seconds,
-            worker_running,
+            lag_seconds: worker.lag_seconds,
+            worker_running: worker.running,
+            worker_seconds: worker.seconds,
             apply_errors,
             retained_bytes: 0,
             slot: "missing".to_owned(),
             warnings,
         });
     };
-    if !worker_running {
+    if !worker.running {
         warnings.push(format!("the apply worker at the {} does not run", stream.destination()));
     }
     if let Some(errors) = apply_errors.filter(|errors| *errors > 0 && !slot.active) {
@@ -87,8 +102,9 @@ pub async fn status(origin: &Client, destination: &Client, names: &Names, stream
     Ok(StreamStatus {
         stream,
         lag_bytes: slot.lag_bytes,
-        lag_seconds,
-        worker_running: worker_running && slot.active,
+        lag_seconds: worker.lag_seconds,
+        worker_running: worker.running && slot.active,
+        worker_seconds: worker.seconds,
         apply_errors,
         retained_bytes: slot.retained_bytes,
         slot: slot.wal_status,
@@ -120,12 +136,22 @@ async fn slot(origin: &Client, names: &Names, stream: Stream) -> PgResult<Option
     }))
 }
 
-async fn worker(destination: &Client, names: &Names, stream: Stream) -> PgResult<(bool, Option<f64>)> {
-    let sql = "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - s.latest_end_time)::float8 \
-         FROM pg_catalog.pg_stat_subscription s WHERE s.subname = $1 AND s.relid IS NULL AND s.pid IS NOT NULL ORDER BY s.pid LIMIT 1";
-    let row =
-        destination.query_opt(sql, &[&names.subscription(stream)]).await.map_err(|error| PgError::sql("looking for the worker", error))?;
-    Ok((row.is_some(), row.and_then(|row| row.get::<_, Option<f64>>(0)).map(|seconds| seconds.max(0.0))))
+#[derive(Default)]
+struct Worker {
+    running: bool,
+    seconds: Option<f64>,
+    lag_seconds: Option<f64>,
+}
+
+async fn worker(destination: &Client, names: &Names, stream: Stream) -> PgResult<Worker> {
+    let sql = "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - s.latest_end_time)::float8, \
+         EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.backend_start)::float8 \
+         FROM pg_catalog.pg_stat_subscription s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.pid \
+         WHERE s.subname = $1 AND s.relid IS NULL AND s.pid IS NOT NULL ORDER BY s.pid LIMIT 1";
+    let row = destination.query_opt(sql, &[&names.subscription(stream)]).await;
+    let row = row.map_err(|error| PgError::sql("looking for the worker", error))?;
+    let seconds = |row: &Row, column| row.get::<_, Option<f64>>(column).map(|seconds| seconds.max(0.0));
+    Ok(row.map_or_else(Worker::default, |row| Worker { running: true, seconds: seconds(&row, 1), lag_seconds: seconds(&row, 0) }))
 }
 
 async fn apply_errors(destination: &Client, names: &Names, stream: Stream) -> PgResult<Option<i64>> {

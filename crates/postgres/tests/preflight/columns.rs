@@ -94,7 +94,8 @@ async fn b17_a_way_back_that_would_stop_at_an_added_column_is_refused_beforehand
 
 #[tokio::test]
 async fn b17_a_target_that_publishes_all_columns_can_t_leave_out_an_added_one() {
-    let pair = start_pair(&install(13).unwrap(), &install(14).unwrap(), &|options| options).await;
+    let old = install(13).unwrap();
+    let pair = start_pair(&old, &old, &|options| options).await;
     let mut case = Case::new(&pair, "old").await;
     case.sql(Source, TABLES).await;
     case.sql(Target, TABLES).await;
@@ -102,5 +103,5 @@ async fn b17_a_target_that_publishes_all_columns_can_t_leave_out_an_added_one() 
     case.authority = Some(Source);
     case.refute(CHECK, Error, Target, &[]).await;
     case.sql(Target, "ALTER TABLE public.orders ADD COLUMN region text").await;
-    case.find(CHECK, Error, Target, &["public.orders: region, and PostgreSQL 14 publishes all columns"]).await;
+    case.find(CHECK, Error, Target, &["public.orders: region, and PostgreSQL 13 publishes all columns"]).await;
 }
