@@ -20,6 +20,7 @@ mod roles;
 pub mod schema;
 pub mod sequences;
 pub mod sessions;
+mod stamp;
 mod startup;
 pub mod stream;
 pub mod tools;

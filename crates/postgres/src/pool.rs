@@ -31,9 +31,9 @@ where
     share_out(jobs, Queue::of(items), open, work).await
 }
 
-/// How many items are done in one session. A session remembers each table that it ever touched, and each plan of a trigger's
-/// that ran on one, and looks through all of that whenever any table changes: with thousands it does little else.
-const ITEMS_OF_A_SESSION: usize = 100;
+/// How many tables one session touches. It remembers each of them for good, and each plan of a trigger's that ran on one,
+/// and looks through all of that whenever any table changes: with thousands it does little else.
+const TABLES_OF_A_SESSION: usize = 100;
 
 /// Works through a queue with up to `jobs` workers. Each opens what it needs with its first item, and anew after some more.
 /// The first failure ends them all; so does dropping the future.
@@ -52,11 +52,12 @@ where
         workers.spawn(async move {
             let mut opened = None;
             while let Some(item) = queue.take().await {
-                let (worker, items) = match opened.take() {
-                    Some((worker, items)) if items < ITEMS_OF_A_SESSION => (worker, items),
+                let (worker, tables) = match opened.take() {
+                    Some((worker, tables)) if tables < TABLES_OF_A_SESSION => (worker, tables),
                     _ => (open().await?, 0),
                 };
-                opened = Some((work(worker, item).await?, items + 1));
+                let tables = tables + (queue.tables)(&item);
+                opened = Some((work(worker, item).await?, tables));
                 queue.end_item();
             }
             Ok(())
@@ -75,6 +76,8 @@ where
 /// the heaviest first: what is one piece should not be begun last.
 pub(crate) struct Queue<T> {
     left: Mutex<Left<T>>,
+    /// How many tables an item touches.
+    tables: fn(&T) -> usize,
     changed: Notify,
 }
 
@@ -88,9 +91,15 @@ struct Left<T> {
 }
 
 impl<T> Queue<T> {
+    /// Items of one table each.
     pub(crate) fn of(items: Vec<T>) -> Arc<Self> {
+        Self::weighed(items, |_| 1)
+    }
+
+    /// Items of so many tables each.
+    pub(crate) fn weighed(items: Vec<T>, tables: fn(&T) -> usize) -> Arc<Self> {
         let left = Left { added: Vec::new(), items: items.into(), under_way: 0 };
-        Arc::new(Self { left: Mutex::new(left), changed: Notify::new() })
+        Arc::new(Self { left: Mutex::new(left), tables, changed: Notify::new() })
     }
 
     /// Adds items with their weights.

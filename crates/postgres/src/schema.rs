@@ -12,6 +12,7 @@ use crate::{
     coverage::{Coverage, dangling_definitions, left_out},
     gate,
     names::Names,
+    stamp::stamp,
     tools::Tools,
 };
 
@@ -30,6 +31,8 @@ const OURS_SQL: &str = "SELECT pg_catalog.concat_ws(' ', tableoid::oid, oid) FRO
 pub struct Dump {
     tools: Tools,
     folder: TempDir,
+    /// The stamp of all definitions before they were read.
+    pub(crate) stamp: String,
     /// Catalogue and OID of what is left out of its lists: what is ours, and what the target can't take because it reaches what is left out.
     without: HashSet<String>,
 }
@@ -91,7 +94,7 @@ impl Dump {
     async fn of(source: &DatabaseUrl, client: &Client, tools: Tools, more: Vec<String>) -> PgResult<Self> {
         let folder =
             TempDir::with_prefix("cutover-schema-").map_err(|source| PgError::Io { doing: "making a temporary folder".into(), source })?;
-        let mut dump = Self { tools, folder, without: HashSet::new() };
+        let mut dump = Self { tools, folder, stamp: stamp(client).await?, without: HashSet::new() };
         let file = dump.file("dump");
         let mut arguments =
             vec!["--format=custom", "--encoding=UTF8", "--schema-only", "--no-subscriptions", "--exclude-schema=cutover", "--file", &file];

@@ -53,12 +53,13 @@ impl Driver<'_> {
 
     /// What can be built while rows are copied: known since the schema was, or read once more.
     pub(super) async fn definitions(&mut self) -> EngineResult<Definitions> {
-        if let Some(definitions) = self.definitions.take() {
-            return Ok(definitions);
+        if let Some(definitions) = &self.definitions {
+            return Ok(definitions.clone());
         }
         let dump = self.dump().await?;
         let source = self.sides.client(Side::Source).await.map_err(EngineError::database(Side::Source))?;
-        Definitions::of(&dump, source).await.map_err(EngineError::database("schema"))
+        let definitions = Definitions::of(&dump, source).await.map_err(EngineError::database("schema"))?;
+        Ok(self.definitions.insert(definitions).clone())
     }
 
     async fn dump(&mut self) -> EngineResult<Dump> {
@@ -70,6 +71,7 @@ impl Driver<'_> {
 
     pub(super) async fn build_indexes(&mut self, epoch: u64) -> EngineResult<()> {
         let cutover = self.cutover;
+        let known = self.definitions.take().unwrap_or_default();
         let job = index::Job {
             source: &cutover.plan.source.url,
             target: &cutover.plan.target.url,
@@ -77,6 +79,7 @@ impl Driver<'_> {
             epoch,
             jobs: cutover.plan.copy.jobs as usize,
             tools: &cutover.tools,
+            known: &known,
         };
         let progress = Arc::new(index::Progress::default());
         let mut work = std::pin::pin!(index::build(job, Arc::clone(&progress)));
@@ -264,6 +267,9 @@ pub(crate) fn judge(report: &verify::Report) -> EngineResult<()> {
     if report.differences_total > 0 {
         let examples = report.differences.iter().take(10).map(ToString::to_string).collect();
         return Err(EngineError::Differences { count: report.differences_total, examples });
+    }
+    if report.tables == 0 {
+        return Err(EngineError::Inconclusive("there is no table to compare".to_owned()));
     }
     if report.verdict() == verify::Verdict::Inconclusive {
         let first = report.unsettled.first().map(|first| format!(", first {first}")).unwrap_or_default();

@@ -155,6 +155,7 @@ pub(super) async fn finish(target: &mut Client, epoch: u64) -> PgResult<()> {
 }
 
 /// What a task turned out to be.
+#[derive(Clone, Copy)]
 pub(super) enum Claim {
     /// Ours to do. A table without a page holds nothing, and held nothing.
     Mine { pageless: bool },
@@ -162,24 +163,36 @@ pub(super) enum Claim {
     Done { rows: u64, bytes: u64 },
 }
 
-/// Asks for a task. Its row is locked from here on: a session that was given up while it committed the same task is
-/// waited for, and then the task is done. In the simple protocol, because COPY with FREEZE wants no portal behind it.
+/// Asks for a task.
 pub(super) async fn claim(transaction: &Transaction<'_>, id: i32) -> Result<Claim, tokio_postgres::Error> {
+    let claims = claim_all(transaction, &[id]).await?;
+    Ok(claims.get(&id).copied().unwrap_or(Claim::Mine { pageless: false }))
+}
+
+/// Asks for tasks. Their rows are locked from here on: a session that was given up while it committed the same task is
+/// waited for, and then the task is done. In the simple protocol, because COPY with FREEZE wants no portal behind it.
+pub(super) async fn claim_all(transaction: &Transaction<'_>, ids: &[i32]) -> Result<HashMap<i32, Claim>, tokio_postgres::Error> {
+    let ids = list(ids);
     // The lock first: what the other has committed is seen by the statement after it.
     let sql = format!(
-        "SELECT FROM cutover.copy_task WHERE id = {id} FOR UPDATE; \
-         SELECT done::integer, rows, bytes, pg_catalog.pg_relation_size(target_oid) FROM cutover.copy_task WHERE id = {id}"
+        "SELECT FROM cutover.copy_task WHERE id IN ({ids}) ORDER BY id FOR UPDATE; \
+         SELECT id, done::integer, rows, bytes, pg_catalog.pg_relation_size(target_oid) FROM cutover.copy_task WHERE id IN ({ids})"
     );
     let answer = transaction.simple_query(&sql).await?;
-    let row = answer.iter().rev().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
+    let claims = answer.iter().filter_map(|message| {
+        let SimpleQueryMessage::Row(row) = message else { return None };
+        let number = |at: usize| row.try_get(at).ok().flatten().and_then(|number| number.parse::<u64>().ok());
+        let claim = match number(1) {
+            Some(1) => Claim::Done { rows: number(2).unwrap_or(0), bytes: number(3).unwrap_or(0) },
+            _ => Claim::Mine { pageless: number(4) == Some(0) },
+        };
+        Some((i32::try_from(number(0)?).ok()?, claim))
     });
-    let number = |at: usize| row.and_then(|row| row.try_get(at).ok().flatten()).and_then(|number| number.parse::<u64>().ok());
-    Ok(match number(0) {
-        Some(1) => Claim::Done { rows: number(1).unwrap_or(0), bytes: number(2).unwrap_or(0) },
-        _ => Claim::Mine { pageless: number(3) == Some(0) },
-    })
+    Ok(claims.collect())
+}
+
+fn list(ids: &[i32]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Asks for what is left of a table, after its parts were found not to fit together.
@@ -189,7 +202,16 @@ pub(super) async fn claim_table(transaction: &Transaction<'_>, source_oid: u32) 
 
 /// Marks a claimed task done.
 pub(super) async fn mark(transaction: &Transaction<'_>, id: i32, rows: u64, bytes: u64) -> Result<(), tokio_postgres::Error> {
-    let sql = format!("UPDATE cutover.copy_task SET done = true, rows = {rows}, bytes = {bytes} WHERE id = {id}");
+    mark_many(transaction, &[(id, rows, bytes)]).await
+}
+
+/// Marks claimed tasks done, each with its rows and bytes.
+pub(super) async fn mark_many(transaction: &Transaction<'_>, done: &[(i32, u64, u64)]) -> Result<(), tokio_postgres::Error> {
+    let values: Vec<String> = done.iter().map(|(id, rows, bytes)| format!("({id}, {rows}, {bytes})")).collect();
+    let sql = format!(
+        "UPDATE cutover.copy_task t SET done = true, rows = v.rows, bytes = v.bytes FROM (VALUES {}) v(id, rows, bytes) WHERE t.id = v.id",
+        values.join(", ")
+    );
     transaction.batch_execute(&sql).await
 }
 

@@ -213,19 +213,34 @@ async fn begin_anew(job: &Job<'_>, origin: &mut Client, target: &mut Client) -> 
     Ok(Work { snapshot, kept: Some(kept), entries: record.entries, left })
 }
 
-/// A table that is no larger gets its indexes in the transaction that brings its rows. Unit: bytes.
+/// A table that is no larger gets its indexes in the transaction that brings its rows, and shares that with others as
+/// long as they are no larger together. Unit: bytes.
 const SMALL: u64 = 1 << 20;
+
+/// Small tables that are copied together at most.
+const TOGETHER: usize = 25;
 
 /// What a worker is sent for.
 enum Errand {
     Rows(Numbered),
+    /// Small tables, which are copied together.
+    Small(Vec<(i32, Table)>),
     Index(Index),
+}
+
+impl Errand {
+    fn tables(&self) -> usize {
+        match self {
+            Self::Small(batch) => batch.len(),
+            Self::Rows(_) | Self::Index(_) => 1,
+        }
+    }
 }
 
 /// Has the workers do what is left, and looks after the snapshot meanwhile. What is built on a table comes before the
 /// rows of others: it may be one long piece of work, and the rows are many short ones, which fill the end.
 async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, full: Full, left: Vec<Numbered>) -> PgResult<()> {
-    let queue = Queue::of(left.into_iter().map(Errand::Rows).collect());
+    let queue = Queue::weighed(errands(left, job.jobs), Errand::tables);
     queue.add(full.indexes_at_first().into_iter().map(errand));
     let (opened, worked, grown, full) = (Arc::clone(&shared), Arc::clone(&shared), Arc::clone(&queue), Arc::new(full));
     let work = share_out(
@@ -243,9 +258,9 @@ async fn hand_out(job: &Job<'_>, origin: &mut Client, shared: Arc<Shared>, full:
 
 async fn run(shared: Arc<Shared>, queue: Arc<Queue<Errand>>, full: Arc<Full>, mut worker: Worker, errand: Errand) -> PgResult<Worker> {
     match errand {
-        Errand::Rows(Numbered { id, task: Task::Whole(table) }) if size(&table) <= SMALL => {
-            let indexes = full.indexes_on(table.oid);
-            table::copy_small(&shared, &mut worker, &table, id, &indexes).await?;
+        Errand::Small(batch) => {
+            let indexes: Vec<Index> = batch.iter().flat_map(|(_, table)| full.indexes_on(table.oid)).collect();
+            table::copy_small(&shared, &mut worker, &batch, &indexes).await?;
         }
         Errand::Rows(numbered) => {
             if table::copy(&shared, &mut worker, &numbered).await? == State::Full {
@@ -258,6 +273,31 @@ async fn run(shared: Arc<Shared>, queue: Arc<Queue<Errand>>, full: Arc<Full>, mu
         }
     }
     Ok(worker)
+}
+
+/// Puts small tables together, in their order: a few for each worker at least, and few enough that their locks are held
+/// for a moment.
+fn errands(left: Vec<Numbered>, jobs: usize) -> Vec<Errand> {
+    let is_small = |numbered: &Numbered| matches!(&numbered.task, Task::Whole(table) if size(table) <= SMALL);
+    let together = (left.iter().filter(|numbered| is_small(numbered)).count() / (4 * jobs.max(1))).clamp(1, TOGETHER);
+    let mut errands: Vec<Errand> = Vec::new();
+    let mut bytes = 0;
+    for numbered in left {
+        match numbered {
+            Numbered { id, task: Task::Whole(table) } if size(&table) <= SMALL => {
+                bytes += size(&table);
+                match errands.last_mut() {
+                    Some(Errand::Small(batch)) if batch.len() < together && bytes <= SMALL => batch.push((id, table)),
+                    _ => {
+                        bytes = size(&table);
+                        errands.push(Errand::Small(vec![(id, table)]));
+                    }
+                }
+            }
+            other => errands.push(Errand::Rows(other)),
+        }
+    }
+    errands
 }
 
 fn errand(index: Index) -> (u64, Errand) {

@@ -71,13 +71,13 @@ pub(super) async fn open_target(shared: &Shared) -> PgResult<Client> {
 /// only when the server has answered: a session that is given up while it waits for its lock must not empty what a later
 /// copy has filled.
 pub(super) async fn empty(shared: &Shared, target: &mut Client, table: &Table, first: i32) -> PgResult<()> {
-    let doing = copying(table);
+    let doing = copying([table]);
     let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(target, shared.hands.epoch).await?;
     if matches!(ledger::claim(&transaction, first).await.map_err(failed)?, Claim::Done { .. }) {
         return transaction.rollback().await.map_err(failed);
     }
-    truncate(&transaction, table).await.map_err(failed)?;
+    truncate(&transaction, &[table]).await.map_err(failed)?;
     ledger::mark_emptied(&transaction, first).await.map_err(failed)?;
     gate::commit(transaction, &doing).await
 }
@@ -90,39 +90,54 @@ pub(super) async fn copy(shared: &Shared, worker: &mut Worker, numbered: &Number
     }
 }
 
-/// One small table with its indexes, in one transaction at the target: of thousands of tables, the commits cost the most.
-/// Where the table never held a page, there is nothing to empty, and the commit waits for no disk.
-pub(super) async fn copy_small(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, indexes: &[Index]) -> PgResult<()> {
-    let doing = copying(table);
+/// Small tables with their indexes, in one transaction at each side: of thousands of tables, transactions and round trips
+/// cost the most. Where a table never held a page, there is nothing to empty; the commit waits for no disk.
+pub(super) async fn copy_small(shared: &Shared, worker: &mut Worker, batch: &[(i32, Table)], indexes: &[Index]) -> PgResult<()> {
+    let doing = copying(batch.iter().map(|(_, table)| table));
     let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded_lightly(&mut worker.target, shared.hands.epoch).await?;
-    let pageless = match ledger::claim(&transaction, id).await.map_err(failed)? {
-        Claim::Mine { pageless } => pageless,
-        Claim::Done { rows, bytes } => {
-            shared.progress.find_done(size(table), rows, bytes);
-            shared.progress.finish_table();
-            return transaction.rollback().await.map_err(failed);
+    let ids: Vec<i32> = batch.iter().map(|(id, _)| *id).collect();
+    let claims = ledger::claim_all(&transaction, &ids).await.map_err(failed)?;
+    let (mut left, mut filled) = (Vec::new(), Vec::new());
+    for (id, table) in batch {
+        match claims.get(id) {
+            Some(Claim::Done { rows, bytes }) => {
+                shared.progress.find_done(size(table), *rows, *bytes);
+                shared.progress.finish_table();
+                continue;
+            }
+            Some(Claim::Mine { pageless: true }) => {}
+            Some(Claim::Mine { pageless: false }) | None => filled.push(table),
         }
-    };
-    if !pageless {
-        truncate(&transaction, table).await.map_err(failed)?;
+        left.push((*id, table));
     }
-    let seen = begin_reading(shared, &worker.source, table).await?;
-    let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &Rows { condition: None, freeze: false }).await?;
-    end_reading(&worker.source, table, seen.as_ref()).await?;
+    if left.is_empty() {
+        return transaction.rollback().await.map_err(failed);
+    }
+    truncate(&transaction, &filled).await.map_err(failed)?;
+    let tables: Vec<&Table> = left.iter().map(|(_, table)| *table).collect();
+    let seen = begin_reading(shared, &worker.source, &tables).await?;
+    let mut done = Vec::with_capacity(left.len());
+    for (id, table) in &left {
+        let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &Rows { condition: None, freeze: false }).await?;
+        done.push((*id, rows, bytes));
+    }
+    end_reading(&worker.source, &tables, &seen).await?;
     define_within(&transaction, indexes, shared.hands).await.map_err(|error| PgError::sql(format!("{doing} and its indexes"), error))?;
-    ledger::mark(&transaction, id, rows, bytes).await.map_err(failed)?;
+    ledger::mark_many(&transaction, &done).await.map_err(failed)?;
     gate::commit(transaction, &doing).await?;
-    shared.progress.finish_part(size(table), rows, bytes);
+    for ((_, table), (_, rows, bytes)) in left.iter().zip(done) {
+        shared.progress.finish_part(size(table), rows, bytes);
+        shared.progress.finish_table();
+    }
     shared.progress.finish_indexes(indexes.len());
-    shared.progress.finish_table();
     Ok(())
 }
 
 /// One table, in one transaction at the target: it holds all of the snapshot's rows, or what it held before. `parts` says
 /// that it was split and its parts did not fit together: then they are all done with it.
 async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32, parts: Option<&Split>) -> PgResult<State> {
-    let doing = copying(table);
+    let doing = copying([table]);
     let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(&mut worker.target, shared.hands.epoch).await?;
     if parts.is_some() {
@@ -133,12 +148,12 @@ async fn copy_whole(shared: &Shared, worker: &mut Worker, table: &Table, id: i32
         transaction.rollback().await.map_err(failed)?;
         return Ok(State::Full);
     }
-    let seen = begin_reading(shared, &worker.source, table).await?;
+    let seen = begin_reading(shared, &worker.source, &[table]).await?;
     // Nobody reads the table yet, and it is emptied in this transaction: FREEZE spares it a later rewrite.
-    truncate(&transaction, table).await.map_err(failed)?;
+    truncate(&transaction, &[table]).await.map_err(failed)?;
     let freeze = !table.partition;
     let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &Rows { condition: None, freeze }).await?;
-    end_reading(&worker.source, table, seen.as_ref()).await?;
+    end_reading(&worker.source, &[table], &seen).await?;
     if parts.is_some() {
         ledger::mark_all(&transaction, table.oid, id, rows, bytes).await.map_err(failed)?;
     } else {
@@ -175,7 +190,7 @@ async fn copy_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
 async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -> PgResult<()> {
     let split: &Split = &part.of;
     let table = &split.table;
-    let doing = copying(table);
+    let doing = copying([table]);
     let failed = |error| PgError::sql(&doing, error);
     let transaction = gate::guarded(&mut worker.target, shared.hands.epoch).await?;
     if let Claim::Done { rows, bytes } = ledger::claim(&transaction, id).await.map_err(failed)? {
@@ -183,12 +198,12 @@ async fn read_part(shared: &Shared, worker: &mut Worker, part: &Part, id: i32) -
         shared.progress.find_done(part.bytes, rows, bytes);
         return transaction.rollback().await.map_err(failed);
     }
-    let seen = begin_reading(shared, &worker.source, table).await?;
+    let seen = begin_reading(shared, &worker.source, &[table]).await?;
     // By its statistics the planner may think that reading the whole table for each part is cheaper.
     worker.source.batch_execute("SET LOCAL enable_seqscan = off").await.map_err(failed)?;
     let rows = Rows { condition: Some(&part.condition), freeze: false };
     let (rows, bytes) = transfer(shared, &worker.source, &transaction, table, &rows).await?;
-    let pages = end_reading(&worker.source, table, seen.as_ref()).await?;
+    let pages = end_reading(&worker.source, &[table], &seen).await?;
     if pages == Pages::Same || !is_of_pages(&part.condition) {
         ledger::mark(&transaction, id, rows, bytes).await.map_err(failed)?;
         gate::commit(transaction, &doing).await?;
@@ -210,7 +225,7 @@ struct Rows<'a> {
 
 /// Pipes rows from one side to the other, and says how many there were, in how many bytes.
 async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, table: &Table, rows: &Rows<'_>) -> PgResult<(u64, u64)> {
-    let doing = copying(table);
+    let doing = copying([table]);
     let failed = |error| PgError::sql(&doing, error);
     let columns = column_list(table);
     let format = if fits_binary(table) { "BINARY" } else { "TEXT" };
@@ -218,8 +233,7 @@ async fn transfer(shared: &Shared, source: &Client, target: &Transaction<'_>, ta
     let condition = rows.condition.as_ref().map(|condition| format!(" WHERE {condition}")).unwrap_or_default();
     let out = format!("COPY (SELECT {columns} FROM ONLY {}{condition}) TO STDOUT (FORMAT {format})", table.name.quoted());
     let into = format!("COPY {}{} FROM STDIN (FORMAT {format}{freeze})", table.name.quoted(), parenthesised(&columns));
-    let rows_out = source.copy_out(&out).await.map_err(failed)?;
-    let sink = target.copy_in::<_, Bytes>(&into).await.map_err(failed)?;
+    let (rows_out, sink) = tokio::try_join!(source.copy_out(&out), target.copy_in::<_, Bytes>(&into)).map_err(failed)?;
     pump(rows_out, sink, &shared.progress, &shared.limiter).await.map_err(failed)
 }
 
@@ -251,8 +265,12 @@ pub(crate) async fn pump(
     }
 }
 
-async fn truncate(target: &Transaction<'_>, table: &Table) -> Result<(), tokio_postgres::Error> {
-    target.batch_execute(&format!("SET LOCAL lock_timeout = 0; TRUNCATE ONLY {}", table.name.quoted())).await
+async fn truncate(target: &Transaction<'_>, tables: &[&Table]) -> Result<(), tokio_postgres::Error> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name.quoted())).collect();
+    target.batch_execute(&format!("SET LOCAL lock_timeout = 0; TRUNCATE {}", names.join(", "))).await
 }
 
 /// Ends what [`take_up`] began.
@@ -260,13 +278,14 @@ pub(super) async fn leave(source: &Client, doing: &str) -> PgResult<()> {
     source.batch_execute("COMMIT").await.map_err(|error| PgError::sql(format!("{doing}: leaving the snapshot"), error))
 }
 
-/// Takes up the snapshot, and says how it sees the table.
-async fn begin_reading(shared: &Shared, source: &Client, table: &Table) -> PgResult<Option<Definition>> {
-    take_up(source, &shared.kept.names(), Some(&shared.kept.visible), &copying(table)).await?;
-    Definition::read(source, table).await
+/// Takes up the snapshot, and says how it sees the tables.
+async fn begin_reading(shared: &Shared, source: &Client, tables: &[&Table]) -> PgResult<HashMap<u32, Definition>> {
+    let doing = copying(tables.iter().copied());
+    take_up(source, &shared.kept.names(), Some(&shared.kept.visible), &doing).await?;
+    Definition::read(source, tables).await
 }
 
-/// Whether a table's rows lie where they lay when the snapshot was taken.
+/// Whether tables' rows lie where they lay when the snapshot was taken.
 #[derive(PartialEq, Eq)]
 enum Pages {
     Same,
@@ -274,19 +293,32 @@ enum Pages {
 }
 
 /// Leaves the snapshot. A table that was altered since it was taken is an error.
-async fn end_reading(source: &Client, table: &Table, seen: Option<&Definition>) -> PgResult<Pages> {
-    let doing = copying(table);
-    leave(source, &doing).await?;
-    match (seen, Definition::read(source, table).await?) {
-        // No file number comes twice, so what is the same now was the same all along.
-        (Some(seen), Some(now)) if seen.file == now.file => Ok(Pages::Same),
-        (Some(seen), Some(now)) if seen.columns == now.columns => Ok(Pages::Others),
-        _ => Err(PgError::Mismatch(format!("{doing}: it was altered meanwhile, which hides its rows from the snapshot; copy anew"))),
+async fn end_reading(source: &Client, tables: &[&Table], seen: &HashMap<u32, Definition>) -> PgResult<Pages> {
+    leave(source, &copying(tables.iter().copied())).await?;
+    let now = Definition::read(source, tables).await?;
+    let mut pages = Pages::Same;
+    for table in tables {
+        match (seen.get(&table.oid), now.get(&table.oid)) {
+            // No file number comes twice, so what is the same now was the same all along.
+            (Some(seen), Some(now)) if seen.file == now.file => {}
+            (Some(seen), Some(now)) if seen.columns == now.columns => pages = Pages::Others,
+            _ => {
+                let doing = copying([*table]);
+                let what = format!("{doing}: it was altered meanwhile, which hides its rows from the snapshot; copy anew");
+                return Err(PgError::Mismatch(what));
+            }
+        }
     }
+    Ok(pages)
 }
 
-fn copying(table: &Table) -> String {
-    format!("copying {}", table.name)
+fn copying<'a>(tables: impl IntoIterator<Item = &'a Table>) -> String {
+    let mut tables = tables.into_iter();
+    let first = tables.next().map(|table| table.name.to_string()).unwrap_or_default();
+    match tables.count() {
+        0 => format!("copying {first}"),
+        others => format!("copying {first} and {others} other small tables"),
+    }
 }
 
 /// What tells that a table was rewritten by ALTER TABLE: that makes a table look empty to an older snapshot. TRUNCATE
@@ -302,11 +334,13 @@ const COLUMNS: &str = "c.relam || ' ' || COALESCE((SELECT pg_catalog.string_agg(
      FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), '')";
 
 impl Definition {
-    async fn read(source: &Client, table: &Table) -> PgResult<Option<Self>> {
-        let sql = format!("SELECT c.relfilenode, {COLUMNS} FROM pg_catalog.pg_class c WHERE c.oid = $1");
-        let row = source.query_opt(&sql, &[&table.oid]).await;
-        let row = row.map_err(|error| PgError::sql(format!("{}: reading its definition", copying(table)), error))?;
-        Ok(row.map(|row| Self { file: row.get(0), columns: row.get(1) }))
+    /// Of each table, by its OID.
+    async fn read(source: &Client, tables: &[&Table]) -> PgResult<HashMap<u32, Self>> {
+        let sql = format!("SELECT c.oid, c.relfilenode, {COLUMNS} FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)");
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let failed = |error| PgError::sql(format!("{}: reading definitions", copying(tables.iter().copied())), error);
+        let rows = source.query(&sql, &[&oids]).await.map_err(failed)?;
+        Ok(rows.iter().map(|row| (row.get(0), Self { file: row.get(1), columns: row.get(2) })).collect())
     }
 }
 

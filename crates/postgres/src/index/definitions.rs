@@ -9,6 +9,7 @@ use crate::{
     PgError, PgResult,
     names::ident,
     schema::{Dump, Section},
+    stamp::stamp,
 };
 
 /// Indexes, keys and everything else of a database that comes after its rows.
@@ -23,6 +24,8 @@ pub struct Definitions {
     pub(super) proofs: Vec<Group>,
     /// Who may do what.
     pub(super) privileges: Vec<Entry>,
+    /// The stamp of the database that they were read of.
+    pub(super) stamp: String,
 }
 
 /// An index, or a constraint that is one.
@@ -87,7 +90,16 @@ impl Definitions {
         let mut indexes: Vec<Index> = indexes.into_iter().map(|entry| Index::new(entry, &facts)).collect();
         indexes.sort_by_key(|index| std::cmp::Reverse(index.bytes));
         let (others, proofs) = postpone_proofs(others, &foreign_keys(source).await?);
-        Ok(Self { indexes, others, proofs, privileges: entries(&dump.sql(Section::Privileges).await?) })
+        let privileges = entries(&dump.sql(Section::Privileges).await?);
+        Ok(Self { indexes, others, proofs, privileges, stamp: dump.stamp.clone() })
+    }
+
+    /// Whether nothing was defined since they were read. Reads each row of the catalogue once.
+    ///
+    /// # Errors
+    /// [`PgError::Sql`].
+    pub async fn are_current(&self, source: &Client) -> PgResult<bool> {
+        Ok(!self.stamp.is_empty() && self.stamp == stamp(source).await?)
     }
 
     /// What can be built on a table, by its OID at the source, as soon as it is full and whatever the others hold;

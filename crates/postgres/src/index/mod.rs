@@ -53,6 +53,8 @@ pub struct Job<'a> {
     pub jobs: usize,
     /// Further folders to look for `pg_dump` in.
     pub tools: &'a [PathBuf],
+    /// What was read before. If nothing was defined since, it is not read again.
+    pub known: &'a Definitions,
 }
 
 /// What was built.
@@ -77,9 +79,13 @@ pub async fn build(job: Job<'_>, progress: Arc<Progress>) -> PgResult<Built> {
     let application = job.names.application("indexes");
     let mut client = connect(job.target, &Purpose::unbounded(&application)).await?;
     gate::guard(&mut client, job.epoch).await?;
-    let dump = Dump::read(job.source, job.names, major(&client).await?, job.tools).await?;
     let source = connect(job.source, &Purpose::new(&application)).await?;
-    let all = Definitions::of(&dump, &source).await?;
+    let all = if job.known.are_current(&source).await? {
+        job.known.clone()
+    } else {
+        let dump = Dump::read(job.source, job.names, major(&client).await?, job.tools).await?;
+        Definitions::of(&dump, &source).await?
+    };
     let (indexes, others) = (all.indexes.len(), all.others.len() + all.privileges.len());
     let left = all.without(&indexes_there(&client).await?);
     progress.begin(&left, indexes);

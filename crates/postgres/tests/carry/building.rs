@@ -112,3 +112,50 @@ async fn publications_of_others_are_carried_and_ours_are_not() {
     pair.assert_equal().await;
     pair.drop_streams().await;
 }
+
+/// What was read for the copy serves for the rest of the definitions, unless the source was given more since.
+#[tokio::test]
+async fn b3_definitions_are_read_anew_if_and_only_if_there_are_others() {
+    let more = "CREATE VIEW seen AS SELECT id FROM small; CREATE FUNCTION other() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+        CREATE FUNCTION nothing_at_all() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'";
+    let pair = ready("defined_since", more).await;
+    let source = pair.session(Source).await;
+    let current = async || pair.definitions.are_current(&pair.session(Source).await).await.unwrap();
+    for same in [
+        "INSERT INTO small VALUES (77)",
+        "UPDATE small SET id = 78 WHERE id = 77",
+        "ANALYZE",
+        "VACUUM",
+        "CREATE PUBLICATION cutover_x_forward",
+    ] {
+        source.batch_execute(same).await.unwrap();
+        assert!(current().await, "nothing is defined by {same}");
+    }
+    for other in [
+        "CREATE INDEX late ON small ((id * 2))",
+        "COMMENT ON INDEX late IS 'made late'",
+        "ALTER TABLE small ADD CONSTRAINT positive CHECK (id > -1000)",
+        "ALTER TABLE small ALTER COLUMN id SET STATISTICS 77",
+        "GRANT SELECT ON small TO PUBLIC",
+        "GRANT SELECT (id) ON big TO PUBLIC",
+        "CREATE RULE r AS ON DELETE TO seen DO INSTEAD NOTHING",
+        "CREATE TRIGGER t BEFORE INSERT ON small FOR EACH ROW EXECUTE FUNCTION other()",
+        "ALTER TABLE small DISABLE TRIGGER t",
+        "CREATE POLICY p ON small",
+        "CREATE STATISTICS st ON id, n FROM big",
+        "CREATE PUBLICATION theirs",
+        "ALTER PUBLICATION theirs ADD TABLE small",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+        "CREATE EVENT TRIGGER ev ON ddl_command_start WHEN TAG IN ('DROP CAST') EXECUTE FUNCTION nothing_at_all()",
+        "DROP POLICY p ON small",
+    ] {
+        let before = Definitions::of(&pair.dump().await.unwrap(), &source).await.unwrap();
+        assert!(before.are_current(&source).await.unwrap(), "before {other}");
+        source.batch_execute(other).await.unwrap();
+        assert!(!before.are_current(&source).await.unwrap(), "after {other}");
+    }
+    pair.copy_rows().await.unwrap();
+    pair.indexes().await.unwrap();
+    let late: String = pair.one(Target, "SELECT obj_description('public.late'::regclass)").await;
+    assert_eq!(late, "made late", "what was defined after the copy had read comes along");
+}

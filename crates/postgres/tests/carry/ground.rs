@@ -187,7 +187,15 @@ impl Pair {
 
     pub(crate) async fn try_indexes(&self, epoch: u64) -> PgResult<index::Built> {
         let tools = tools();
-        let job = index::Job { source: &self.source_url, target: &self.target_url, names: &self.names, epoch, jobs: 3, tools: &tools };
+        let job = index::Job {
+            source: &self.source_url,
+            target: &self.target_url,
+            names: &self.names,
+            epoch,
+            jobs: 3,
+            tools: &tools,
+            known: &self.definitions,
+        };
         index::build(job, Arc::default()).await
     }
 
