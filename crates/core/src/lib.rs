@@ -4,6 +4,7 @@
 //! environment: time and chance are arguments. The same [`decide`], [`apply`] and [`next`] serve the
 //! live run and recovery, so a driver that died is replaced by one that folds the journal and goes on.
 
+pub mod clients;
 mod command;
 mod event;
 mod lsn;

@@ -12,6 +12,7 @@ use crate::tree::{File, Tree};
 
 /// Which of our crates each of them may depend on, by their folders.
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("api", &[]),
     ("core", &[]),
     ("journal", &["core"]),
     ("postgres", &["core"]),

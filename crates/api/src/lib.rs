@@ -1,0 +1,10 @@
+//! What server, agent and clients say to each other: types and codes, no logic.
+//!
+//! Everything is JSON over HTTP, under `/v1/`. Unknown fields are ignored, so that an older client understands a newer
+//! server; a field that is added is optional. Times are lengths, never instants: no two clocks have to agree.
+
+mod permits;
+mod problem;
+
+pub use permits::{Permit, PermitRequest, Side, Writes, header};
+pub use problem::{Code, Problem};

@@ -1,0 +1,107 @@
+//! The lease protocol: `POST /v1/permits`.
+//!
+//! A client asks again and again, each time for a lease. The server answers at once if something has changed since the
+//! revision that the client names, else after `wait_ms`: so a change reaches each client at once, and one request serves
+//! for news, renewal and acknowledgement. The lease counts from the instant when the client *sent* the request, by its
+//! own monotonic clock; the server counts it from when the request arrived, which is later: whatever the network does,
+//! the client stops first.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Names of HTTP headers.
+pub mod header {
+    /// Names a request in the server's log; the server makes one up where the client gives none.
+    pub const REQUEST_ID: &str = "x-request-id";
+}
+
+/// One of the two databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// Where the data was at first.
+    Source,
+    /// Where it goes.
+    Target,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// Whether clients may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Writes {
+    /// At the authority.
+    Open,
+    /// Nowhere.
+    Held,
+}
+
+/// What a client asks with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermitRequest {
+    /// Who asks, for a person: a pod's name. At most 200 characters.
+    pub instance: String,
+    /// Made up by the process when it starts, so that two that have the same name are two. At most 64 characters.
+    pub incarnation: String,
+    /// The database that this process is connected to, as it knows it: `host`, `host:port`, `host:port/database` or a
+    /// URL, of which the password is thrown away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The epoch that it acts on: no write of its is under way under an older one. None while it acts on nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<u64>,
+    /// The newest revision that it knows; the answer comes at once if there is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// How long the answer may be held back while nothing changes. The server may take less. Unit: milliseconds.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// The answer: what holds, and for how long it may be relied on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permit {
+    /// The cutover's name.
+    pub cutover: String,
+    /// Grows with everything that happens; what is newest wins.
+    pub revision: u64,
+    /// Grows with each change of the route: the fencing token.
+    pub epoch: u64,
+    /// Whose data counts, and where reads go.
+    pub authority: Side,
+    /// Whether anybody may write.
+    pub writes: Writes,
+    /// The name of the stage, for a person.
+    pub stage: String,
+    /// Whether this client may write to the database that it named, under this epoch.
+    pub write: bool,
+    /// Why not, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// How long this may be relied on, from when the request was sent. 0: not at all. Unit: milliseconds.
+    pub lease_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_an_older_client_and_an_answer_of_a_newer_server_are_understood() {
+        let request: PermitRequest = serde_json::from_str(r#"{"instance":"a","incarnation":"b"}"#).unwrap();
+        assert_eq!((request.acknowledged, request.revision, request.wait_ms), (None, None, 0));
+        let answer = r#"{"cutover":"shop","revision":7,"epoch":3,"authority":"target","writes":"open","stage":"target","write":true,
+            "lease_ms":1500,"since":"later"}"#;
+        let permit: Permit = serde_json::from_str(answer).unwrap();
+        assert_eq!((permit.authority, permit.writes, permit.write, permit.lease_ms), (Side::Target, Writes::Open, true, 1500));
+    }
+}

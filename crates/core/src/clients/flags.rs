@@ -1,0 +1,213 @@
+//! The flags of a cutover, and what each says to whom.
+
+use serde::Serialize;
+
+use super::{Place, Places};
+use crate::{Ladder, Route, Side, Writes};
+
+/// The flag that every application can ask under the same name.
+pub const WRITES_ENABLED: &str = "database-writes-enabled";
+
+/// What a client says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context<'a> {
+    /// The database that the instance is connected to, as it knows it.
+    pub database: Option<&'a str>,
+}
+
+/// What a flag says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// Yes or no.
+    Flag(bool),
+    /// One of a few words, or an epoch.
+    Text(String),
+}
+
+/// Why it says so. Never that it is static: clients keep such an answer for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reason {
+    /// By the route, and by who asks.
+    TargetingMatch,
+    /// The server does not know how things stand, so it says what is safe.
+    Unknown,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Evaluation {
+    /// What the flag says.
+    pub value: Value,
+    /// The name of that value.
+    pub variant: String,
+    /// Why.
+    pub reason: Reason,
+    /// Why a write is refused, for a person.
+    pub why: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagError {
+    /// No flag has that name.
+    NotFound,
+}
+
+/// What a server knows when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags<'a> {
+    /// The cutover's name.
+    pub cutover: &'a str,
+    /// The newest route that the server knows.
+    pub route: Route,
+    /// Whether it is sure that there is no newer one. If not, writes are refused, and reads go where they went.
+    pub fresh: bool,
+    /// The names of both databases.
+    pub places: &'a Places,
+}
+
+impl Flags<'_> {
+    /// The names of all flags.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let own = ["write.allowed", "write.permit", "database.read", "database.write", "stage"];
+        std::iter::once(WRITES_ENABLED.to_owned()).chain(own.map(|name| format!("{}.{name}", self.cutover))).collect()
+    }
+
+    /// What a flag says.
+    ///
+    /// # Errors
+    /// [`FlagError::NotFound`].
+    pub fn evaluate(&self, flag: &str, context: Context<'_>) -> Result<Evaluation, FlagError> {
+        let own = flag.strip_prefix(self.cutover).and_then(|rest| rest.strip_prefix('.'));
+        let refusal = self.refusal(context.database);
+        let (value, why) = match own {
+            _ if flag == WRITES_ENABLED => (Value::Flag(refusal.is_none()), refusal),
+            Some("write.allowed") => (Value::Flag(refusal.is_none()), refusal),
+            Some("write.permit") if refusal.is_some() => (Value::Text(String::new()), refusal),
+            Some("write.permit") => (Value::Text(self.route.epoch.to_string()), None),
+            Some("database.read") => (Value::Text(self.route.authority.to_string()), None),
+            Some("database.write") if self.is_open() => (Value::Text(self.route.authority.to_string()), None),
+            Some("database.write") => (Value::Text("hold".to_owned()), Some(self.closed())),
+            Some("stage") if self.fresh => (Value::Text(self.stage().to_owned()), None),
+            Some("stage") => (Value::Text("hold".to_owned()), None),
+            _ => return Err(FlagError::NotFound),
+        };
+        let variant = match &value {
+            Value::Flag(true) => "on".to_owned(),
+            Value::Flag(false) => "off".to_owned(),
+            Value::Text(text) if text.is_empty() => "none".to_owned(),
+            Value::Text(text) => text.clone(),
+        };
+        let reason = if self.fresh { Reason::TargetingMatch } else { Reason::Unknown };
+        Ok(Evaluation { value, variant, reason, why })
+    }
+
+    /// The name of the stage that the route stands on.
+    #[must_use]
+    pub fn stage(&self) -> &'static str {
+        Ladder::SWITCH.stage(&self.route).map_or("hold", |stage| stage.name)
+    }
+
+    /// Why an instance may not write to the database that it names; none if it may. A permission is never a bare yes: it
+    /// is (open, which database, epoch), so that opening never lets those write who still point at the old database.
+    #[must_use]
+    pub fn refusal(&self, database: Option<&str>) -> Option<String> {
+        if !self.is_open() {
+            return Some(self.closed());
+        }
+        let authority = self.route.authority;
+        let Some(name) = database else { return Some("the context names no `database`".to_owned()) };
+        match self.places.find(name) {
+            Some(place) if place.leads_to(authority) => None,
+            Some(Place::At(side)) => Some(format!("{name} is the {side}; the {authority} is in charge")),
+            Some(Place::Through) | None => Some("the database that the context names is neither of the two".to_owned()),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.fresh && self.route.writes == Writes::Open
+    }
+
+    fn closed(&self) -> String {
+        if self.fresh { "writes are held" } else { "the server has lost touch with the journal" }.to_owned()
+    }
+}
+
+/// The route before a cutover begins: the source is in charge, and nobody is held.
+impl Default for Route {
+    fn default() -> Self {
+        Self { epoch: 0, authority: Side::Source, writes: Writes::Open }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::DatabaseUrl;
+
+    fn told(route: Route, fresh: bool, flag: &str, database: Option<&str>) -> Evaluation {
+        let [source, target] = ["postgres://c@old/shop", "postgres://c@new/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
+        let places = Places::new([&source, &target], [("pool".to_owned(), Place::Through)]).unwrap();
+        Flags { cutover: "shop", route, fresh, places: &places }.evaluate(flag, Context { database }).unwrap()
+    }
+
+    const ROUTES: [Route; 4] = [
+        Route { epoch: 3, authority: Side::Source, writes: Writes::Open },
+        Route { epoch: 4, authority: Side::Source, writes: Writes::Held },
+        Route { epoch: 4, authority: Side::Target, writes: Writes::Held },
+        Route { epoch: 5, authority: Side::Target, writes: Writes::Open },
+    ];
+
+    #[test]
+    fn a3_a1_writes_are_enabled_at_the_side_in_charge_while_it_is_open_and_nowhere_else() {
+        let allowed = |database| ROUTES.map(|route| told(route, true, WRITES_ENABLED, database).value == Value::Flag(true));
+        assert_eq!(allowed(Some("old")), [true, false, false, false]);
+        assert_eq!(allowed(Some("new:5432/shop")), [false, false, false, true]);
+        assert_eq!(allowed(Some("pool")), [true, false, false, true]);
+        assert_eq!(allowed(Some("other")), [false; 4]);
+        assert_eq!(allowed(None), [false; 4]);
+    }
+
+    #[test]
+    fn a_permit_is_the_epoch_and_a_refusal_says_why() {
+        assert_eq!(told(ROUTES[3], true, "shop.write.permit", Some("new")).value, Value::Text("5".to_owned()));
+        let refused = told(ROUTES[3], true, "shop.write.permit", Some("old"));
+        assert_eq!((refused.value, refused.variant.as_str()), (Value::Text(String::new()), "none"));
+        assert_eq!(refused.why.unwrap(), "old is the source; the target is in charge");
+    }
+
+    #[test]
+    fn reads_and_writes_are_told_where_they_go() {
+        let said = |flag| ROUTES.map(|route| told(route, true, flag, None).variant);
+        assert_eq!(said("shop.database.read"), ["source", "source", "target", "target"]);
+        assert_eq!(said("shop.database.write"), ["source", "hold", "hold", "target"]);
+        assert_eq!(said("shop.stage"), ["source", "held", "held", "target"]);
+    }
+
+    #[test]
+    fn a_server_that_lost_touch_refuses_writes_and_leaves_reads_where_they_are() {
+        for route in ROUTES {
+            for flag in [WRITES_ENABLED, "shop.write.allowed"] {
+                let told = told(route, false, flag, Some("pool"));
+                assert_eq!((told.value, told.reason), (Value::Flag(false), Reason::Unknown));
+            }
+            assert_eq!(told(route, false, "shop.write.permit", Some("pool")).variant, "none");
+            assert_eq!(told(route, false, "shop.database.write", None).variant, "hold");
+            assert_eq!(told(route, false, "shop.database.read", None).variant, route.authority.to_string());
+            assert_eq!(told(route, false, "shop.stage", None).variant, "hold");
+        }
+    }
+
+    #[test]
+    fn every_name_has_an_answer_and_no_other_has() {
+        let places = Places::default();
+        let flags = Flags { cutover: "shop", route: Route::default(), fresh: true, places: &places };
+        assert!(flags.names().iter().all(|name| flags.evaluate(name, Context::default()).is_ok()));
+        for name in ["", "shop", "shop.", "shop.stage.x", "other.stage", "database-writes"] {
+            assert_eq!(flags.evaluate(name, Context::default()), Err(FlagError::NotFound), "{name}");
+        }
+    }
+}

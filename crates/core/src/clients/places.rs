@@ -1,0 +1,146 @@
+//! Which database an instance says that it is connected to.
+
+use crate::{Side, plan::DatabaseUrl};
+
+/// Where an instance's writes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// To this side, whoever is in charge.
+    At(Side),
+    /// Through something that always leads to the side in charge, such as a PgBouncer that we hold and repoint.
+    Through,
+}
+
+impl Place {
+    /// Whether writes from here reach the side in charge.
+    #[must_use]
+    pub fn leads_to(self, authority: Side) -> bool {
+        self == Self::Through || self == Self::At(authority)
+    }
+}
+
+/// The names under which both databases are known to instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places(Vec<(Address, Place)>);
+
+impl Places {
+    /// The addresses of the plan's own URLs, and others.
+    ///
+    /// # Errors
+    /// The name that is none.
+    pub fn new(urls: [&DatabaseUrl; 2], others: impl IntoIterator<Item = (String, Place)>) -> Result<Self, String> {
+        let own = Side::BOTH.into_iter().zip(urls).map(|(side, url)| {
+            let address = Address { host: url.host.to_lowercase(), port: Some(url.port), database: Some(url.database.clone()) };
+            Ok((address, Place::At(side)))
+        });
+        let others = others.into_iter().map(|(name, place)| match Address::parse(&name) {
+            Some(address) => Ok((address, place)),
+            None => Err(name),
+        });
+        own.chain(others).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The place that an instance names. What it leaves out may be anything; none if nothing fits, or if what fits leads
+    /// to different sides: who can't say where it writes must not write.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Place> {
+        let named = Address::parse(name)?;
+        let mut fitting = self.0.iter().filter(|(address, _)| address.fits(&named)).map(|(_, place)| *place);
+        let first = fitting.next()?;
+        fitting.all(|place| place == first).then_some(first)
+    }
+}
+
+/// `host`, `host:port`, `host:port/database`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Address {
+    host: String,
+    port: Option<u16>,
+    database: Option<String>,
+}
+
+impl Address {
+    /// Reads an address or a URL, of which only the address counts.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let text = text.split(['?', '#']).next().unwrap_or_default();
+        let (authority, database) = text.split_once('/').map_or((text, None), |(authority, database)| (authority, Some(database)));
+        let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+        let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, rest)) => (host, rest.strip_prefix(':')),
+            None => place.rsplit_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
+        };
+        let port = port.map(str::parse).transpose().ok()?;
+        if host.is_empty() || host.contains([' ', '/']) {
+            return None;
+        }
+        let database = database.filter(|database| !database.is_empty()).map(str::to_owned);
+        Some(Self { host: host.to_lowercase(), port, database })
+    }
+
+    /// Whether both can mean the same.
+    fn fits(&self, other: &Self) -> bool {
+        fn same<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.zip(other).is_none_or(|(one, other)| one == other)
+        }
+        self.host == other.host && same(self.port.as_ref(), other.port.as_ref()) && same(self.database.as_ref(), other.database.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> Places {
+        let [source, target] =
+            ["postgres://c:secret@Old.example:5432/shop", "postgres://c@new.example/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
+        let others = [
+            ("rds-alias", Place::At(Side::Source)),
+            ("pooler:6432/shop", Place::Through),
+            ("both", Place::Through),
+            ("both", Place::At(Side::Target)),
+        ];
+        Places::new([&source, &target], others.map(|(name, place)| (name.to_owned(), place))).unwrap()
+    }
+
+    #[test]
+    fn an_address_may_leave_out_what_is_the_same_everywhere() {
+        for name in [
+            "old.example",
+            "OLD.example:5432",
+            "old.example/shop",
+            "postgresql://app:p@ss@old.example:5432/shop?sslmode=require",
+            "rds-alias",
+        ] {
+            assert_eq!(places().find(name), Some(Place::At(Side::Source)), "{name}");
+        }
+        assert_eq!(places().find("new.example:5432/shop"), Some(Place::At(Side::Target)));
+        assert_eq!(places().find("pooler:6432"), Some(Place::Through));
+    }
+
+    #[test]
+    fn who_can_t_say_where_it_writes_is_nowhere() {
+        for name in ["", "elsewhere", "old.example:5433", "old.example/other", "old.example:port", "both", "  ", ":5432", "[::1"] {
+            assert_eq!(places().find(name), None, "{name}");
+        }
+        assert_eq!(
+            Places::new([&DatabaseUrl::parse("postgres://a@b/c").unwrap(); 2], [(":1".to_owned(), Place::Through)]),
+            Err(":1".to_owned())
+        );
+    }
+
+    #[test]
+    fn two_databases_of_one_server_are_told_apart_by_their_names_only() {
+        let [source, target] = ["postgres://a@db/old", "postgres://a@db/new"].map(|url| DatabaseUrl::parse(url).unwrap());
+        let places = Places::new([&source, &target], []).unwrap();
+        assert_eq!(places.find("db:5432/old"), Some(Place::At(Side::Source)));
+        assert_eq!(places.find("db"), None, "it may be either");
+    }
+
+    #[test]
+    fn a_place_leads_to_the_side_in_charge_or_not() {
+        assert!(Place::Through.leads_to(Side::Source) && Place::Through.leads_to(Side::Target));
+        assert!(Place::At(Side::Source).leads_to(Side::Source) && !Place::At(Side::Source).leads_to(Side::Target));
+    }
+}
