@@ -18,6 +18,7 @@ pub mod header {
 
 /// One of the two databases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     /// Where the data was at first.
@@ -37,6 +38,7 @@ impl fmt::Display for Side {
 
 /// Whether clients may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Writes {
     /// At the authority.
@@ -47,6 +49,7 @@ pub enum Writes {
 
 /// What a client asks with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PermitRequest {
     /// Who asks, for a person: a pod's name. At most 200 characters.
     pub instance: String,
@@ -69,6 +72,7 @@ pub struct PermitRequest {
 
 /// The answer: what holds, and for how long it may be relied on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Permit {
     /// The cutover's name.
     pub cutover: String,

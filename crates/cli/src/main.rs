@@ -49,6 +49,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Retire(args) => commands::drive::retire(global, &args).await,
         Verb::Audit(args) => commands::audit::run(global, &args).await,
         Verb::Report => commands::report::run(global).await,
+        Verb::Serve(args) => Box::pin(commands::serve::run(global, &args)).await,
+        Verb::Token(args) => commands::serve::token(global, &args),
         Verb::Demo(args) => Box::pin(commands::demo::run(global, &args)).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "cutover", &mut std::io::stdout());

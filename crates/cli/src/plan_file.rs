@@ -39,6 +39,11 @@ pub(crate) fn read(path: &Path) -> Result<(Plan, String), Failure> {
     Ok((plan, text))
 }
 
+/// The folder of our own files, beside the plan.
+pub(crate) fn state(plan: &Path) -> PathBuf {
+    folder(plan).join(cutover_engine::STATE)
+}
+
 /// The folder that relative paths in the plan start from.
 pub(crate) fn folder(plan: &Path) -> PathBuf {
     match plan.parent() {

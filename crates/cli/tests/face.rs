@@ -37,9 +37,10 @@ fn the_help_shows_the_usual_way_and_the_exit_codes() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for verb in
-        ["check", "plan", "rehearse", "run", "status", "verify", "rollback", "complete", "retire", "audit", "report", "demo", "init"]
-    {
+    for verb in [
+        "check", "plan", "rehearse", "run", "status", "verify", "rollback", "complete", "retire", "audit", "report", "serve", "demo",
+        "init",
+    ] {
         let said = call(folder().path(), &[verb, "--help"]);
         assert!(said.starts_with("exit code 0"), "{said}");
         assert!(said.contains("Example") && said.contains(&format!("cutover {verb}")), "{said}");

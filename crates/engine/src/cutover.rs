@@ -39,8 +39,8 @@ pub struct Cutover {
     pub(crate) tools: Vec<PathBuf>,
 }
 
-/// Where our own files are, beside the plan.
-pub(crate) const STATE: &str = ".cutover";
+/// The folder of our own files, beside the plan.
+pub const STATE: &str = ".cutover";
 
 /// How far to drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod sides;
 mod status;
 mod verified;
 
-pub use cutover::{Cutover, Goal};
+pub use cutover::{Cutover, Goal, STATE};
 pub use cutover_postgres::coverage::LeftOut;
 pub use describe::{Call, StepPlan};
 pub use driver::Drive;

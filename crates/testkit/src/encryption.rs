@@ -21,16 +21,12 @@ impl Encryption {
     /// # Errors
     /// The certificate can't be made or written, or the server does not take it.
     pub async fn switch_on(cluster: &Cluster) -> Result<Self> {
-        let (ours, another) = (authority("ours")?, authority("another")?);
-        let key = KeyPair::generate().map_err(|error| cant(&error))?;
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).map_err(|error| cant(&error))?;
-        let certificate = params.signed_by(&key, &ours).map_err(|error| cant(&error))?;
         let folder = tempfile::tempdir().map_err(|source| Error::io("make a folder for certificates", source))?;
-        for (name, root) in [("ours.pem", &ours), ("another.pem", &another)] {
-            std::fs::write(folder.path().join(name), root.pem()).map_err(|source| Error::io("write a certificate", source))?;
-        }
+        let files = Certificates::make(folder.path())?;
+        write(&folder.path().join("another.pem"), &authority("another")?.pem())?;
         // The server's own process writes its files, so they belong to whom it runs as.
-        for (file, pem) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+        for (file, from) in [("server.crt", &files.certificate), ("server.key", &files.key)] {
+            let pem = std::fs::read_to_string(from).map_err(|source| Error::io("read a certificate", source))?;
             let program = format!("umask 077; tr -d ''\\n'' | sed ''s/|/\\n/g'' > {file}");
             let sql = format!("COPY (SELECT '{}') TO PROGRAM '{program}'", pem.trim_end().replace("\r\n", "\n").replace('\n', "|") + "|");
             cluster.execute("postgres", &sql).await?;
@@ -58,6 +54,39 @@ impl Encryption {
     fn file(&self, name: &str) -> PathBuf {
         Path::new(self.folder.path()).join(name)
     }
+}
+
+/// The files of a server for `localhost`.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    /// The root that signed its certificate.
+    pub root: PathBuf,
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// The key to it.
+    pub key: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in a folder.
+    ///
+    /// # Errors
+    /// They can't be made or written.
+    pub fn make(folder: &Path) -> Result<Self> {
+        let root = authority("ours")?;
+        let key = KeyPair::generate().map_err(|error| cant(&error))?;
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).map_err(|error| cant(&error))?;
+        let certificate = params.signed_by(&key, &root).map_err(|error| cant(&error))?;
+        let files = Self { root: folder.join("ours.pem"), certificate: folder.join("localhost.pem"), key: folder.join("localhost.key") };
+        write(&files.root, &root.pem())?;
+        write(&files.certificate, &certificate.pem())?;
+        write(&files.key, &key.serialize_pem())?;
+        Ok(files)
+    }
+}
+
+fn write(file: &Path, pem: &str) -> Result<()> {
+    std::fs::write(file, pem).map_err(|source| Error::io("write a certificate", source))
 }
 
 fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {

@@ -22,7 +22,7 @@ mod wait;
 
 pub use cluster::{Cluster, Stop};
 #[cfg(feature = "encryption")]
-pub use encryption::Encryption;
+pub use encryption::{Certificates, Encryption};
 pub use error::{Error, Result};
 pub use options::{Auth, ClusterOptions};
 pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};

@@ -18,8 +18,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("postgres", &["core"]),
     ("traffic", &["core"]),
     ("engine", &["core", "journal", "postgres", "traffic"]),
+    ("server", &["api", "core", "journal", "engine"]),
     // The demo is a real switch between the test kit's throwaway servers.
-    ("cli", &["core", "journal", "postgres", "traffic", "engine", "testkit"]),
+    ("cli", &["core", "journal", "postgres", "traffic", "engine", "server", "testkit"]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];

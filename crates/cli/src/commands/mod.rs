@@ -8,6 +8,7 @@ pub(crate) mod init;
 pub(crate) mod plan;
 pub(crate) mod rehearse;
 pub(crate) mod report;
+pub(crate) mod serve;
 pub(crate) mod status;
 mod throwaway;
 pub(crate) mod verify;

@@ -21,6 +21,9 @@ mod rehearse_servers;
 mod repair;
 mod resuming;
 mod samples;
+#[path = "../process/server.rs"]
+mod server;
+mod serving;
 mod set_ups;
 mod there_and_back;
 mod trouble;

@@ -1,0 +1,128 @@
+//! `cutover serve`: the control plane over HTTP; and `cutover token`, who may use it.
+
+use std::{path::PathBuf, time::Duration};
+
+use cutover_core::clients::Places;
+use cutover_engine::Cutover;
+use cutover_server::{Options, Role, ServerError, Tls, TokenFile, serve};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    args::{Global, Output, Serve, Token},
+    output::{Failure, Paint, print_json, to_stderr, to_stdout},
+    plan_file, stop,
+};
+
+/// How long requests under way may go on after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
+    let cutover = plan_file::open(global).await?;
+    let options = options(global, args, &cutover)?;
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    let (tokens, lease) = (options.tokens.clone(), options.lease);
+    let (name, journal) = (cutover.plan().name.clone(), cutover.journal_location());
+    let mut stop = stop::on_signal_saying("closing: requests under way may end");
+    let mut running = serve(cutover, options).await?;
+    let address = format!("{scheme}://{}", running.address());
+    match global.output {
+        Output::Json => print_json(&serde_json::json!({ "address": address, "cutover": name })),
+        Output::Human => to_stdout(&format!("serving {name} at {address}")),
+    }
+    let many = match tokens.read()?.len() {
+        0 => "none: whoever reaches this address may do everything".to_owned(),
+        many => format!("{many}, in {}", tokens.path().display()),
+    };
+    to_stderr(&format!("journal {journal}\ntokens  {many}\nlease   {} s\nCtrl-C ends it", lease.as_secs_f64()));
+    tokio::select! {
+        ended = running.ended() => return Ok(ended?),
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    Ok(running.close().await?)
+}
+
+fn options(global: &Global, args: &Serve, cutover: &Cutover) -> Result<Options, Failure> {
+    let plan = cutover.plan();
+    let places = Places::new([&plan.source.url, &plan.target.url], []).map_err(ServerError::Place)?;
+    let tls = args.tls_certificate.clone().zip(args.tls_key.clone()).map(|(certificate, key)| Tls { certificate, key });
+    Ok(Options {
+        listen: args.listen,
+        tls,
+        tokens: token_file(global, args.tokens.clone()),
+        without_tokens: args.without_tokens,
+        lease: args.lease,
+        places,
+        grace: GRACE,
+    })
+}
+
+pub(crate) fn token(global: &Global, args: &Token) -> Result<(), Failure> {
+    match args {
+        Token::Create { name, role, expires, file } => {
+            let file = token_file(global, file.clone());
+            let until = expires.map(|life| SignedDuration::try_from(life).ok().and_then(|life| Timestamp::now().checked_add(life).ok()));
+            let expires_at = match until {
+                Some(None) => {
+                    return Err(Failure::usage("--expires is too long").with_hint("leave it away for a token that does not expire"));
+                }
+                Some(at) => at,
+                None => None,
+            };
+            let text = file.make(name, Role::from(*role), expires_at)?;
+            match global.output {
+                Output::Json => print_json(&serde_json::json!({ "name": name, "token": text, "expires_at": expires_at })),
+                Output::Human => to_stdout(&text),
+            }
+            to_stderr(&format!("{} keeps its hash only: nobody can show it again", file.path().display()));
+        }
+        Token::List { file } => list(global, &token_file(global, file.clone()))?,
+        Token::Revoke { name, file } => {
+            let file = token_file(global, file.clone());
+            if !file.revoke(name)? {
+                return Err(Failure::new(format!("there is no token `{name}` in {}", file.path().display()))
+                    .with_hint("`cutover token list` shows them"));
+            }
+            to_stderr(&format!("`{name}` is revoked: servers refuse it within a second"));
+        }
+    }
+    Ok(())
+}
+
+fn list(global: &Global, file: &TokenFile) -> Result<(), Failure> {
+    let tokens = file.read()?;
+    if global.output == Output::Json {
+        let tokens: Vec<_> = tokens
+            .iter()
+            .map(|token| serde_json::json!({ "name": token.name, "role": token.role, "made_at": token.made_at, "expires_at": token.expires_at }))
+            .collect();
+        print_json(&serde_json::json!({ "tokens": tokens }));
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    for token in tokens {
+        let life = match token.expires_at {
+            None => "does not expire".to_owned(),
+            Some(at) if token.is_valid(now) => format!("until {at:.0}"),
+            Some(at) => Paint::stdout().yellow(&format!("expired {at:.0}")),
+        };
+        to_stdout(&format!("{:<24} {:<9} made {:.0}  {life}", token.name, format!("{:?}", token.role).to_lowercase(), token.made_at));
+    }
+    Ok(())
+}
+
+/// Beside the journal, where none is named.
+fn token_file(global: &Global, named: Option<PathBuf>) -> TokenFile {
+    TokenFile::new(named.unwrap_or_else(|| plan_file::state(&global.plan).join("tokens.json")))
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Engine(error) => error.into(),
+            other => match other.hint() {
+                Some(hint) => Self::new(other.to_string()).with_hint(hint),
+                None => Self::new(other.to_string()),
+            },
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A server of its own for each test.
+
+use std::{ops::Deref, path::Path, process::Stdio};
+
+use tokio::process::Command;
+
+pub(crate) use crate::server::{LIMIT, answer};
+
+/// Databases that are nowhere: the server talks to neither.
+const PLAN: &str = "name = \"shop\"\nkind = \"switch\"\n[source]\nurl = \"postgres://a:hunter2@old.example/shop\"\n\
+     [target]\nurl = \"postgres://a:hunter2@new.example:5433/shop\"\n";
+
+/// A server, and the folder with its plan.
+pub(crate) struct Server {
+    pub(crate) server: crate::server::Server,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Deref for Server {
+    type Target = crate::server::Server;
+
+    fn deref(&self) -> &Self::Target {
+        &self.server
+    }
+}
+
+impl Server {
+    pub(crate) async fn start(more: &[&str]) -> Self {
+        Self::start_in(folder(), more, None).await
+    }
+
+    /// One that clients trust by `root`, where it speaks TLS.
+    pub(crate) async fn start_in(folder: tempfile::TempDir, more: &[&str], root: Option<&Path>) -> Self {
+        let listen: &[&str] = if more.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let arguments = [&["--output", "json", "serve"], listen, more].concat();
+        let server = crate::server::Server::spawn(command(folder.path(), &arguments), root).await;
+        Self { server, folder }
+    }
+}
+
+/// A folder with a plan.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cutover.toml"), PLAN).unwrap();
+    folder
+}
+
+pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
+    command.args(arguments).current_dir(folder).env_remove("CUTOVER_PLAN").stdin(Stdio::null()).kill_on_drop(true);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the command to its end: exit code, standard output, standard error.
+pub(crate) async fn call(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = tokio::time::timeout(LIMIT, command(folder, arguments).output()).await.expect("it did not end").unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A token of this role.
+pub(crate) async fn token(folder: &Path, name: &str, role: &str) -> String {
+    let (code, out, err) = call(folder, &["token", "create", name, "--role", role]).await;
+    assert_eq!(code, 0, "{err}");
+    out.trim().to_owned()
+}

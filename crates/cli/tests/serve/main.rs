@@ -1,0 +1,13 @@
+//! `cutover serve`, asked by whoever asks it: applications, dashboards, and those who should not.
+//!
+//! What it tells of a real switch is in `tests/switch/serving.rs`; here no database is needed.
+
+#![cfg(test)]
+
+mod access;
+mod flags;
+mod ground;
+mod manners;
+mod permits;
+#[path = "../process/server.rs"]
+mod server;

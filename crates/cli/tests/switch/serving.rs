@@ -1,0 +1,148 @@
+//! What `cutover serve` tells of a real switch, while it happens.
+
+use std::time::{Duration, Instant};
+
+use cutover_testkit::{Cluster, ClusterOptions, Proxy, eventually, install};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::{
+    server::{LIMIT, Server, answer},
+    world::{DATABASE, World},
+};
+
+const FLAG: &str = "/ofrep/v1/evaluate/flags/database-writes-enabled";
+
+async fn serve(world: &World, more: &[&str]) -> Server {
+    let arguments = [&["--output", "json", "serve", "--listen", "127.0.0.1:0"], more].concat();
+    Server::spawn(world.command(&arguments), None).await
+}
+
+fn address(cluster: &Cluster) -> String {
+    format!("127.0.0.1:{}/{DATABASE}", cluster.port())
+}
+
+/// Whether a stock client that is connected to this database is told to write.
+async fn enabled(server: &Server, database: &str) -> bool {
+    let context = json!({ "context": { "targetingKey": "stock", "database": database } });
+    answer(server.post(FLAG, context.to_string())).await.1["value"] == true
+}
+
+/// An instance that keeps its lease until it sees this stage with open writes, and everything that it was told.
+fn instance(server: &Server, name: &'static str, database: String, until: &'static str) -> JoinHandle<Vec<Value>> {
+    let (client, url) = (server.client.clone(), format!("{}/v1/permits", server.address));
+    tokio::spawn(async move {
+        let mut told: Vec<Value> = Vec::new();
+        loop {
+            let mut request = json!({ "instance": name, "incarnation": name, "database": database, "wait_ms": 500 });
+            if let Some(last) = told.last() {
+                request["acknowledged"] = last["epoch"].clone();
+                request["revision"] = last["revision"].clone();
+            }
+            let request = client.post(&url).header("content-type", "application/json").body(request.to_string());
+            let (status, permit) = answer(request).await;
+            assert_eq!(status, 200, "{permit}");
+            let done = permit["stage"] == until && permit["writes"] == "open";
+            if told.last().is_none_or(|last| last["revision"] != permit["revision"]) {
+                told.push(permit);
+            }
+            if done {
+                return told;
+            }
+        }
+    })
+}
+
+/// A1, A4, A7, A16: two generations of instances, one on each database, through a switch under load.
+#[tokio::test]
+async fn a4_every_instance_hears_of_each_change_and_only_those_at_the_side_in_charge_may_write() {
+    let world = World::new().await;
+    let load = world.load(4).await;
+    world.ready().await;
+    let mut server = serve(&world, &[]).await;
+    let (old, new) = (address(&world.source), address(&world.target));
+    assert!(enabled(&server, &old).await && !enabled(&server, &new).await);
+    let instances = [instance(&server, "old-pod", old.clone(), "target"), instance(&server, "new-pod", new.clone(), "target")];
+    let mut events = server.get("/v1/events?after=0").send().await.unwrap();
+    world.cutover(&["run"]).await.code(0);
+    let mut all = Vec::new();
+    for instance in instances {
+        let told = tokio::time::timeout(LIMIT, instance).await.expect("it has not heard of the opening").unwrap();
+        for pair in told.windows(2) {
+            assert!(
+                pair[0]["revision"].as_u64() < pair[1]["revision"].as_u64() && pair[0]["epoch"].as_u64() <= pair[1]["epoch"].as_u64(),
+                "{pair:#?}"
+            );
+        }
+        assert!(told.iter().any(|permit| permit["writes"] == "held"), "the pause was heard of: {told:#?}");
+        all.push(told);
+    }
+    let at_target = |permit: &&Value| permit["authority"] == "target" || permit["writes"] == "held";
+    assert!(all[0].iter().filter(at_target).all(|permit| permit["write"] == false), "A1: an old pod never writes again: {:#?}", all[0]);
+    assert!(
+        all[1].iter().all(|permit| permit["write"] == (permit["authority"] == "target" && permit["writes"] == "open")),
+        "{:#?}",
+        all[1]
+    );
+    assert!(!enabled(&server, &old).await && enabled(&server, &new).await);
+
+    let newest = world.cutover(&["audit", "--output", "json"]).await.code(0).json()["entries"].as_array().unwrap().len();
+    let mut text = String::new();
+    while !text.contains(&format!("id: {newest}\n")) {
+        let chunk = tokio::time::timeout(LIMIT, events.chunk()).await.expect("an entry is missing").unwrap().expect("the stream ended");
+        text += std::str::from_utf8(&chunk).unwrap();
+    }
+    let ids: Vec<usize> = text.split("\n\n").filter(|event| event.contains("event: entry")).map(id).collect();
+    assert_eq!(ids, (1..=newest).collect::<Vec<_>>(), "each entry once, in order");
+    let (_, status) = answer(server.get("/v1/status")).await;
+    assert_eq!((&status["state"]["authority"], &status["state"]["phase"]), (&json!("target"), &json!("following")), "{status:#}");
+    let (_, audit) = answer(server.get("/v1/journal/audit")).await;
+    assert_eq!(audit["intact"], true, "{audit}");
+
+    world.cutover(&["rollback", "--reason", "and back"]).await.code(0);
+    eventually(LIMIT, || async { enabled(&server, &old).await && !enabled(&server, &new).await }).await.unwrap();
+    server.child.kill().await.unwrap();
+    let another = serve(&world, &[]).await;
+    assert!(enabled(&another, &old).await && !enabled(&another, &new).await, "the journal is all that it needs");
+    world.judge(load).await;
+}
+
+fn id(event: &str) -> usize {
+    event.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().parse().unwrap()
+}
+
+/// Resolution 3: a server that is cut off from the journal can't know whether writes were closed, so it refuses them; and
+/// reads stay where they were.
+#[tokio::test]
+async fn a_server_that_is_cut_off_from_the_journal_refuses_writes_within_its_lease() {
+    let world = World::new().await;
+    let journal = Cluster::start(&install(15).unwrap(), ClusterOptions::named("journal")).await.unwrap();
+    journal.create_database("controllers").await.unwrap();
+    let road = Proxy::start(format!("127.0.0.1:{}", journal.port())).await.unwrap();
+    world.write_plan(&format!("[journal]\nurl = \"{}\"\n", road.url("postgres", "controllers")));
+    world.ready().await;
+    let server = serve(&world, &["--lease", "1s"]).await;
+    let old = address(&world.source);
+    assert!(enabled(&server, &old).await);
+    for stalled in [false, true] {
+        let begun = Instant::now();
+        if stalled {
+            road.stall().await.unwrap();
+        } else {
+            road.cut().await;
+        }
+        eventually(LIMIT, || async { !enabled(&server, &old).await }).await.unwrap();
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(2), "the lease plus one second: {took:?}");
+        let (status, problem) = answer(server.get("/readyz")).await;
+        assert_eq!((status.as_u16(), problem["code"].as_str()), (503, Some("UNAVAILABLE")), "{problem}");
+        let (_, read) = answer(server.post("/ofrep/v1/evaluate/flags/bank.database.read", "{}")).await;
+        assert_eq!((&read["value"], &read["reason"]), (&json!("source"), &json!("UNKNOWN")), "{read}");
+        let request = json!({ "instance": "a", "incarnation": "b", "database": old });
+        let (_, permit) = answer(server.post("/v1/permits", request.to_string())).await;
+        assert_eq!((&permit["write"], &permit["lease_ms"]), (&json!(false), &json!(0)), "{permit}");
+        road.restore().await.unwrap();
+        eventually(LIMIT, || async { enabled(&server, &old).await }).await.unwrap();
+        assert_eq!(answer(server.get("/readyz")).await.0.as_u16(), 200);
+    }
+}

@@ -1,0 +1,212 @@
+//! What happens, as it happens: server-sent events.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    extract::{FromRequestParts, Query, State},
+    http::{HeaderMap, request::Parts},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use cutover_api::{Code, Problem};
+use cutover_journal::Entry;
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
+
+use crate::{problem::Refusal, serve::App, view::View};
+
+/// How often a silent stream says that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// For how long a ticket opens a stream.
+const TICKET_LIFE: Duration = Duration::from_secs(300);
+
+/// Which events are wanted.
+#[derive(Debug, Deserialize)]
+pub(crate) struct After {
+    /// Those behind the entry with this number.
+    after: Option<u64>,
+}
+
+/// Each entry of the journal, and each route, as it comes.
+#[utoipa::path(get, path = "/v1/events", tag = "look", params(
+    ("after" = Option<u64>, Query, description = "Begins behind the entry with this number; 0 for all. Else with what comes from now on"),
+    ("last-event-id" = Option<String>, Header, description = "The same, as a browser says it when it connects again")
+), responses(
+    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for each other route", body = String, content_type = "text/event-stream"),
+    (status = 400, description = "Not understood", body = Problem),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn journal(State(app): State<App>, Query(after): Query<After>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    // Subscribed first: nothing is missed between what is read and what is told.
+    let live = app.watcher.entries();
+    let after = resumed.or(after.after).unwrap_or_else(|| app.watcher.now().revision);
+    let reader = Reader { ready: VecDeque::new(), told: after, behind: true, live, closing: app.closing.clone(), app };
+    let events = stream::unfold(reader, |mut reader| async move { Some((Ok::<_, Infallible>(reader.next().await?), reader)) });
+    Ok(sse(events))
+}
+
+/// A stream whose reader wants to hear that anything has changed, and asks for it then.
+pub(crate) fn changes(app: &App) -> Response {
+    struct Changes {
+        views: watch::Receiver<View>,
+        closing: watch::Receiver<bool>,
+        told: Option<u64>,
+    }
+    let changes = Changes { views: app.watcher.subscribe(), closing: app.closing.clone(), told: None };
+    let events = stream::unfold(changes, |mut changes| async move {
+        let told = changes.told;
+        let next = async { changes.views.wait_for(|view| Some(view.revision) != told).await.ok().map(|view| view.revision) };
+        let revision = tokio::select! {
+            revision = next => revision?,
+            _ = changes.closing.wait_for(|closing| *closing) => return None,
+        };
+        changes.told = Some(revision);
+        let data = json!({ "type": "refetchEvaluation", "lastModified": seconds(SystemTime::now()) });
+        Some((Ok::<_, Infallible>(Event::default().id(revision.to_string()).data(data.to_string())), changes))
+    });
+    sse(events)
+}
+
+fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+    Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
+}
+
+/// Reads the journal for one stream: what was before from the store, what comes from the watcher.
+struct Reader {
+    ready: VecDeque<Event>,
+    /// The newest entry that was told.
+    told: u64,
+    /// Whether the store may hold more.
+    behind: bool,
+    live: broadcast::Receiver<Arc<Entry>>,
+    closing: watch::Receiver<bool>,
+    app: App,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            if std::mem::take(&mut self.behind) {
+                // A reader that hears nothing more connects again, and says where it was.
+                for entry in self.app.cutover.entries().await.ok()? {
+                    self.tell(&entry);
+                }
+                continue;
+            }
+            let live = tokio::select! {
+                live = self.live.recv() => live,
+                _ = self.closing.wait_for(|closing| *closing) => return None,
+            };
+            match live {
+                Ok(entry) => self.tell(&entry),
+                Err(RecvError::Lagged(_)) => self.behind = true,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn tell(&mut self, entry: &Entry) {
+        if entry.seq <= self.told {
+            return;
+        }
+        self.told = entry.seq;
+        let event = |kind: &str, data: &serde_json::Value| Event::default().event(kind).id(entry.seq.to_string()).data(data.to_string());
+        if let Ok(data) = serde_json::to_value(entry) {
+            self.ready.push_back(event("entry", &data));
+        }
+        let view = self.app.watcher.now();
+        if view.revision == entry.seq {
+            self.ready.push_back(event("route", &json!(view.route())));
+        }
+    }
+}
+
+/// Opens one kind of stream for a short time: it stands in an address, where a token must not.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    key: [u8; 32],
+}
+
+impl Tickets {
+    pub(crate) fn new() -> Self {
+        Self { key: rand::random() }
+    }
+
+    pub(crate) fn make(&self) -> String {
+        let until = seconds(SystemTime::now() + TICKET_LIFE);
+        format!("{until}-{}", self.sign(until))
+    }
+
+    fn is_good(&self, ticket: &str, now: u64) -> bool {
+        let Some((until, signature)) = ticket.split_once('-') else { return false };
+        until.parse().is_ok_and(|until| now < until && signature == self.sign(until))
+    }
+
+    /// The key stands before and behind, so that nothing can be added. What is compared is a hash that nobody can choose.
+    fn sign(&self, until: u64) -> String {
+        let inner = Sha256::new().chain_update(self.key).chain_update(until.to_be_bytes()).finalize();
+        hex::encode(Sha256::new().chain_update(self.key).chain_update(inner).finalize())
+    }
+}
+
+/// A request with a good ticket.
+pub(crate) struct Ticket;
+
+#[derive(Deserialize)]
+struct TicketQuery {
+    #[serde(default)]
+    ticket: String,
+}
+
+impl FromRequestParts<App> for Ticket {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let query = Query::<TicketQuery>::try_from_uri(&parts.uri).map(|Query(query)| query.ticket).unwrap_or_default();
+        if app.tickets.is_good(&query, seconds(SystemTime::now())) {
+            return Ok(Self);
+        }
+        Err(Refusal::new(Code::Unauthorized, "the ticket is not known, or has expired")
+            .hint("ask for all flags again: the answer names a new address"))
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_is_good_for_a_time_and_for_nobody_else() {
+        let tickets = Tickets::new();
+        let ticket = tickets.make();
+        let now = seconds(SystemTime::now());
+        assert!(tickets.is_good(&ticket, now));
+        assert!(!tickets.is_good(&ticket, now + TICKET_LIFE.as_secs() + 1), "it has expired");
+        assert!(!Tickets::new().is_good(&ticket, now), "another server made it");
+        let longer = ticket.replacen(ticket.split('-').next().unwrap(), &(now + 9_999).to_string(), 1);
+        for forged in ["", "-", &longer, &ticket[..ticket.len() - 1]] {
+            assert!(!tickets.is_good(forged, now), "{forged}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The OpenFeature Remote Evaluation Protocol, 0.3: what stock providers in any language ask.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use cutover_core::clients::{Context, Evaluation, FlagError, Flags, Renewal};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{
+    events::Ticket,
+    problem::{Refusal, status},
+    serve::App,
+    view::View,
+};
+
+/// Marks an answer that says already, in the protocol's form, why it is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said;
+
+/// The longest name of an instance that is taken down.
+const MOST_NAME: usize = 200;
+
+/// A flag's value, for one context.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Evaluated {
+    key: String,
+    /// A boolean or a string.
+    #[schema(value_type = Object)]
+    value: Value,
+    variant: String,
+    /// TARGETING_MATCH, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
+    reason: String,
+    /// Flat: strings, numbers and booleans.
+    #[schema(value_type = Object)]
+    metadata: Value,
+}
+
+/// All flags, for one context.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Bulk {
+    flags: Vec<Evaluated>,
+    #[schema(value_type = Object)]
+    metadata: Value,
+    /// Where changes are told.
+    event_streams: Vec<EventStream>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct EventStream {
+    /// `sse`.
+    r#type: &'static str,
+    url: String,
+}
+
+/// Why there is no value.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EvaluationFailure {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// `PARSE_ERROR`, `INVALID_CONTEXT`, `FLAG_NOT_FOUND` or `GENERAL`.
+    error_code: &'static str,
+    error_details: String,
+}
+
+/// What a client says of itself. Everything may be missing.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+pub(crate) struct EvaluationRequest {
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    context: Option<Map<String, Value>>,
+}
+
+impl EvaluationRequest {
+    fn text(&self, name: &str) -> Option<&str> {
+        self.context.as_ref()?.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// Who asks: an instance, or whoever it is that the context is about.
+    fn who(&self) -> &str {
+        self.text("instance").or_else(|| self.text("targetingKey")).unwrap_or("unnamed")
+    }
+}
+
+/// Evaluates one flag.
+#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "ofrep", params(("key" = String, Path)), request_body = EvaluationRequest, responses(
+    (status = 200, description = "The flag's value", body = Evaluated),
+    (status = 400, description = "The context can't be understood", body = EvaluationFailure),
+    (status = 401, description = "No token that is known", body = EvaluationFailure),
+    (status = 403, description = "The token's role may not", body = EvaluationFailure),
+    (status = 404, description = "No flag has that name", body = EvaluationFailure),
+    (status = 413, description = "Too large", body = EvaluationFailure)
+))]
+pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: Bytes) -> Response {
+    let arrived = Instant::now();
+    let answer = match read(&body) {
+        Ok(request) => {
+            let view = app.watcher.now();
+            match flags(&app, &view).evaluate(&key, Context { database: request.text("database") }) {
+                Ok(evaluation) => {
+                    let lease = present(&app, &request, &view, arrived);
+                    Json(evaluated(&app, &view, key, evaluation, lease)).into_response()
+                }
+                Err(FlagError::NotFound) => {
+                    let details = format!("no flag is called `{key}` here; the flags are {}", flags(&app, &view).names().join(", "));
+                    failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details)
+                }
+            }
+        }
+        Err((code, details)) => failure(StatusCode::BAD_REQUEST, Some(key), code, details),
+    };
+    app.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
+    answer
+}
+
+/// Evaluates all flags.
+#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags", tag = "ofrep", request_body = EvaluationRequest, responses(
+    (status = 200, description = "All flags' values", body = Bulk, headers(("etag" = String, description = "Changes with any value"))),
+    (status = 304, description = "Nothing has changed since the ETag in If-None-Match"),
+    (status = 400, description = "The context can't be understood", body = EvaluationFailure),
+    (status = 401, description = "No token that is known", body = EvaluationFailure),
+    (status = 403, description = "The token's role may not", body = EvaluationFailure),
+    (status = 413, description = "Too large", body = EvaluationFailure)
+))]
+pub(crate) async fn all(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
+    let arrived = Instant::now();
+    let request = match read(&body) {
+        Ok(request) => request,
+        Err((code, details)) => return failure(StatusCode::BAD_REQUEST, None, code, details),
+    };
+    let view = app.watcher.now();
+    let lease = present(&app, &request, &view, arrived);
+    let flags = flags(&app, &view);
+    let etag = etag(&view, flags.fresh, &body);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let context = Context { database: request.text("database") };
+        let evaluations = flags.names().into_iter().filter_map(|key| Some((flags.evaluate(&key, context).ok()?, key)));
+        let all = evaluations.map(|(evaluation, key)| evaluated(&app, &view, key, evaluation, lease)).collect();
+        let stream = EventStream { r#type: "sse", url: format!("{}/ofrep/v1/events?ticket={}", base(&headers), app.tickets.make()) };
+        Json(Bulk { flags: all, metadata: metadata(&app, &view, lease), event_streams: vec![stream] }).into_response()
+    };
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    app.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
+    response
+}
+
+/// An empty body is an empty context.
+fn read(body: &Bytes) -> Result<EvaluationRequest, (&'static str, String)> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(EvaluationRequest::default());
+    }
+    let value: Value = serde_json::from_slice(body).map_err(|error| ("PARSE_ERROR", format!("the body is no JSON: {error}")))?;
+    let invalid = |why: &dyn std::fmt::Display| ("INVALID_CONTEXT", format!("the context has to be an object: {why}"));
+    match value {
+        Value::Null => Ok(EvaluationRequest::default()),
+        // A list would be read as the fields in their order.
+        Value::Object(_) => serde_json::from_value(value).map_err(|error| invalid(&error)),
+        _ => Err(invalid(&"the body is none")),
+    }
+}
+
+fn flags<'a>(app: &'a App, view: &View) -> Flags<'a> {
+    Flags { cutover: &app.cutover.plan().name, route: view.route(), fresh: !app.fresh_for().is_zero(), places: &app.places }
+}
+
+/// Takes down that an instance is there, where it writes, and that it was told the newest epoch. Such a client checks
+/// before each write and acknowledges nothing: what it has under way is the database's own fence's to stop.
+fn present(app: &App, request: &EvaluationRequest, view: &View, arrived: Instant) -> Duration {
+    let name: String = request.who().chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
+    let database = request.text("database");
+    let key = format!("ofrep {name} {}", database.unwrap_or_default().chars().take(MOST_NAME).collect::<String>());
+    let renewal = Renewal {
+        key: &key,
+        name: &name,
+        place: database.and_then(|database| app.places.find(database)),
+        acknowledged: Some(view.route().epoch),
+        until_ms: 0,
+    };
+    app.give_lease(renewal, arrived, view).unwrap_or_default()
+}
+
+fn evaluated(app: &App, view: &View, key: String, evaluation: Evaluation, lease: Duration) -> Evaluated {
+    let mut metadata = metadata(app, view, lease);
+    if let (Some(why), Some(fields)) = (evaluation.why, metadata.as_object_mut()) {
+        fields.insert("why".to_owned(), why.into());
+    }
+    let reason = serde_json::to_value(evaluation.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned));
+    Evaluated {
+        key,
+        value: serde_json::to_value(evaluation.value).unwrap_or_default(),
+        variant: evaluation.variant,
+        reason: reason.unwrap_or_default(),
+        metadata,
+    }
+}
+
+fn metadata(app: &App, view: &View, lease: Duration) -> Value {
+    let flags = flags(app, view);
+    let until = SignedDuration::try_from(lease).ok().and_then(|lease| Timestamp::now().checked_add(lease).ok());
+    json!({
+        "flagSetId": flags.cutover,
+        "contextId": flags.cutover,
+        "version": view.revision.to_string(),
+        "epoch": flags.route.epoch,
+        "stage": flags.stage(),
+        "leaseExpiresAt": until.map(|until| until.to_string()).unwrap_or_default(),
+    })
+}
+
+/// Over everything that an answer depends on.
+fn etag(view: &View, fresh: bool, body: &Bytes) -> String {
+    let mut hash = Sha256::new();
+    hash.update(view.revision.to_be_bytes());
+    hash.update([u8::from(fresh)]);
+    hash.update(body);
+    format!("\"{}\"", hex::encode(&hash.finalize()[..12]))
+}
+
+/// How the client reached us.
+fn base(headers: &HeaderMap) -> String {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = if text("x-forwarded-proto") == Some("https") { "https" } else { "http" };
+    format!("{scheme}://{}", text("host").unwrap_or("localhost"))
+}
+
+fn failure(status: StatusCode, key: Option<String>, error_code: &'static str, error_details: String) -> Response {
+    let mut response = (status, Json(EvaluationFailure { key, error_code, error_details })).into_response();
+    response.extensions_mut().insert(Said);
+    response
+}
+
+/// A refusal in the protocol's form. It never carries a value: some clients believe one whatever the status is.
+pub(crate) fn refuse(path: &str, refusal: Refusal) -> Response {
+    let key = path.strip_prefix("/ofrep/v1/evaluate/flags/").filter(|key| !key.is_empty());
+    failure(status(refusal.code), key.map(str::to_owned), "GENERAL", refusal.text())
+}
+
+/// Tells whoever keeps flags that there are others.
+#[utoipa::path(get, path = "/ofrep/v1/events", tag = "ofrep", params(("ticket" = Option<String>, Query, description = "From the answer that named this address")), responses(
+    (status = 200, description = "Server-sent events: `refetchEvaluation` with each change", body = String, content_type = "text/event-stream"),
+    (status = 401, description = "The ticket is not known, or has expired", body = EvaluationFailure)
+))]
+pub(crate) async fn events(State(app): State<App>, _: Ticket) -> impl IntoResponse {
+    crate::events::changes(&app)
+}

@@ -1,0 +1,142 @@
+//! What the command line tells, over HTTP: status, steps, findings, the journal.
+
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use cutover_api::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{problem::Refusal, serve::App};
+
+/// Entries that one answer holds at most.
+const MOST_ENTRIES: usize = 1000;
+
+/// Where everything stands: journal, both databases, streams, traffic. What `cutover status --output json` tells.
+#[utoipa::path(get, path = "/v1/status", tag = "look", responses(
+    (status = 200, description = "Where everything stands", body = Object),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    json(&app.cutover.status().await.map_err(|error| Refusal::unavailable(&error))?)
+}
+
+/// Every step in order, with the exact statement or call. Executes nothing.
+#[utoipa::path(get, path = "/v1/steps", tag = "look", responses(
+    (status = 200, description = "Every step", body = Steps),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Steps>, Refusal> {
+    let steps = app.cutover.steps().await.map_err(|error| Refusal::unavailable(&error))?;
+    let steps = steps.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
+    Ok(Json(Steps { steps }))
+}
+
+/// What is in the way of the cutover, and how to mend it. Asks both databases, and changes nothing.
+#[utoipa::path(post, path = "/v1/check", tag = "look", responses(
+    (status = 200, description = "Every finding", body = Findings),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 409, description = "There is nothing to check any more", body = Problem),
+    (status = 503, description = "A database can't be reached", body = Problem)
+))]
+pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refusal> {
+    if app.watcher.now().state.is_some_and(|state| state.ended()) {
+        return Err(
+            Refusal::new(Code::Conflict, "the cutover has ended: there is nothing to check any more").hint("a new one needs another name")
+        );
+    }
+    let findings = app.cutover.check().await.map_err(|error| Refusal::unavailable(&error))?;
+    let blocking = findings.iter().filter(|finding| finding.blocks()).count();
+    let findings = findings.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
+    Ok(Json(Findings { blocking, findings }))
+}
+
+/// The journal's entries, oldest first.
+#[utoipa::path(get, path = "/v1/journal", tag = "look", params(
+    ("after" = Option<u64>, Query, description = "Those behind the entry with this number"),
+    ("limit" = Option<usize>, Query, description = "At most so many; 1,000 where none is given, and never more")
+), responses(
+    (status = 200, description = "Entries", body = Journal),
+    (status = 400, description = "Not understood", body = Problem),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Journal>, Refusal> {
+    let entries = app.cutover.entries().await.map_err(|error| Refusal::unavailable(&error))?;
+    let after = page.after.unwrap_or(0);
+    let newest = entries.last().map_or(0, |entry| entry.seq);
+    let wanted = entries.iter().filter(|entry| entry.seq > after).take(page.limit.unwrap_or(MOST_ENTRIES).min(MOST_ENTRIES));
+    let entries = wanted.map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
+    Ok(Json(Journal { newest, entries }))
+}
+
+/// Whether the journal is as it was written: its chain is computed anew, and replayed.
+#[utoipa::path(get, path = "/v1/journal/audit", tag = "look", responses(
+    (status = 200, description = "What was found", body = Audit),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn audit(State(app): State<App>) -> Result<Json<Audit>, Refusal> {
+    let verified = app.cutover.audit().await.map_err(|error| Refusal::unavailable(&error))?;
+    Ok(Json(match verified {
+        Ok(verified) => Audit { intact: true, head: Some(verified.head.to_string()), what: None },
+        Err(tampered) => Audit { intact: false, head: None, what: Some(tampered.to_string()) },
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// Every step.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Steps {
+    /// As `cutover plan --output json` tells them.
+    #[schema(value_type = Vec<Object>)]
+    steps: Vec<Value>,
+}
+
+/// Findings of the preflight.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Findings {
+    /// How many of them are in the way.
+    blocking: usize,
+    /// As `cutover check --output json` tells them.
+    #[schema(value_type = Vec<Object>)]
+    findings: Vec<Value>,
+}
+
+/// A page of the journal.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Journal {
+    /// The number of the newest entry that there is.
+    newest: u64,
+    /// As `cutover audit --output json` tells them.
+    #[schema(value_type = Vec<Object>)]
+    entries: Vec<Value>,
+}
+
+/// Whether the journal was changed.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Audit {
+    /// Whether no entry was changed, removed, moved or slipped in.
+    intact: bool,
+    /// The newest entry's hash: keep it elsewhere to rule out that all of it was computed anew.
+    head: Option<String>,
+    /// What was found to be wrong.
+    what: Option<String>,
+}
+
+fn json(value: &impl Serialize) -> Result<Json<Value>, Refusal> {
+    serde_json::to_value(value).map(Json).map_err(|error| Refusal::internal(&error))
+}

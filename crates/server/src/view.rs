@@ -1,0 +1,88 @@
+//! What the server knows of the cutover: the journal's fold, as of a moment that is known.
+
+use std::{sync::Arc, time::Duration};
+
+use cutover_core::{Route, State};
+use cutover_engine::{Cutover, EngineResult, Follower};
+use cutover_journal::Entry;
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
+
+/// Entries that a slow reader of the stream of events may be behind before it has to read the journal again.
+const BACKLOG: usize = 1024;
+
+/// After a failure of the journal, the time until it is asked again.
+const REST: Duration = Duration::from_millis(250);
+
+/// The fold of the journal.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// The newest entry's number; 0 while there is none.
+    pub(crate) revision: u64,
+    /// None before the cutover has begun.
+    pub(crate) state: Option<State>,
+    /// When it was known that there was no newer entry.
+    pub(crate) as_of: Instant,
+}
+
+impl View {
+    pub(crate) fn route(&self) -> Route {
+        self.state.as_ref().map(State::route).unwrap_or_default()
+    }
+}
+
+/// Follows the journal, for everybody in this process.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    view: watch::Sender<View>,
+    entries: broadcast::Sender<Arc<Entry>>,
+}
+
+impl Watcher {
+    /// Reads the journal.
+    pub(crate) async fn open(cutover: &Cutover) -> EngineResult<(Self, Follower)> {
+        let as_of = Instant::now();
+        let follower = cutover.follow().await?;
+        let view = View { revision: follower.seq(), state: follower.state().cloned(), as_of };
+        Ok((Self { view: watch::Sender::new(view), entries: broadcast::Sender::new(BACKLOG) }, follower))
+    }
+
+    /// What is known now.
+    pub(crate) fn now(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Tells each change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
+    /// Tells each entry that comes from here on.
+    pub(crate) fn entries(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.entries.subscribe()
+    }
+
+    /// Follows until it is dropped. `every` is how often it is made sure that nothing newer is there.
+    pub(crate) async fn follow(&self, cutover: &Cutover, mut follower: Follower, every: Duration) {
+        loop {
+            let asked_at = Instant::now();
+            match cutover.follow_on(&mut follower, every).await {
+                Ok(entries) => {
+                    // Without news the journal was looked at last when the wait was over.
+                    let as_of = if entries.is_empty() { asked_at + every } else { asked_at };
+                    let view = View { revision: follower.seq(), state: follower.state().cloned(), as_of: as_of.min(Instant::now()) };
+                    self.view.send_replace(view);
+                    for entry in entries {
+                        self.entries.send(Arc::new(entry)).ok();
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the journal can't be followed");
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        }
+    }
+}
