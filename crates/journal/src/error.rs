@@ -98,6 +98,14 @@ pub enum JournalError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A stored row of the roster can't be one: somebody changed it.
+    #[error("the row of server {server} can't be read: {what}")]
+    MalformedRow {
+        /// Which server's.
+        server: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The store isn't what was appended.
     #[error(transparent)]
     Tampered(#[from] Tampered),

@@ -11,6 +11,7 @@
 //!   *and* computes the chain anew can still forge it: keep the head's hash in a second place to rule that out.
 //! - **One driver.** [`Journal::drive`] gives the exclusive right to drive a plan. It is tied to the life of the
 //!   process, never to a clock.
+//! - **Roster.** Beside the journal, servers write down what they and their clients have heard of it: [`Journal::rows`].
 //!
 //! Bodies are opaque JSON. This crate knows nothing of what they mean.
 
@@ -21,12 +22,14 @@ mod hash;
 mod hold;
 mod limits;
 mod postgres;
+mod roster;
 mod sqlite;
 mod verify;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 pub use entry::{Draft, Entry, Position, Snapshot};
 pub use error::{AppendError, DriveError, JournalError};
@@ -34,10 +37,11 @@ pub use hash::{Hash, ParseHashError};
 pub use hold::Hold;
 pub use limits::{Invalid, MOST_ACTOR_BYTES, MOST_BODY_BYTES, MOST_DRAFTS, MOST_KIND_BYTES, MOST_PLAN_BYTES, MOST_REASON_BYTES};
 pub use postgres::{PostgresJournal, open_postgres};
+pub use roster::Row;
 pub use sqlite::{SqliteJournal, open_sqlite};
 pub use verify::{Tampered, Tampering, Verified, verify};
 
-/// The longest that [`Journal::tail`] waits: a day.
+/// The longest that [`Journal::tail`] and [`Journal::rows_changed`] wait: a day.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The journal of one plan. Several plans may share a store; each has a chain of its own.
@@ -85,6 +89,31 @@ pub trait Journal: Send + Sync {
     /// # Errors
     /// [`DriveError::Held`] at once when another live holder has it.
     async fn drive(&self, who: &str) -> Result<Hold, DriveError>;
+
+    /// Writes down what a server has to say, in place of what it said before. Who reads after this returned sees it.
+    /// See [`Row`] for the fields; the name must be one that no other server of the plan has.
+    ///
+    /// # Errors
+    /// When the store refuses it or can't be reached. It may have been written all the same.
+    async fn write_row(&self, server: &str, beat: u64, lease_ms: u64, body: &Value) -> Result<(), JournalError>;
+
+    /// What all servers of the plan have last written down, ordered by name.
+    ///
+    /// # Errors
+    /// When the store can't be read, or holds something that can't be a row.
+    async fn rows(&self) -> Result<Vec<Row>, JournalError>;
+
+    /// The rows as soon as they are others than `known`; the same when `wait` (at most a day) has passed.
+    ///
+    /// # Errors
+    /// As [`Journal::rows`].
+    async fn rows_changed(&self, known: &[Row], wait: Duration) -> Result<Vec<Row>, JournalError>;
+
+    /// Forgets a server that has ended and whose leases are over. It need not be there.
+    ///
+    /// # Errors
+    /// When the store refuses it or can't be reached.
+    async fn remove_row(&self, server: &str) -> Result<(), JournalError>;
 
     /// Where the journal is, for messages. Holds no secret.
     fn location(&self) -> String;

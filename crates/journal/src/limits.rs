@@ -4,7 +4,7 @@ use crate::entry::Draft;
 
 /// Longest name of a plan, in bytes.
 pub const MOST_PLAN_BYTES: usize = 63;
-/// Longest actor, and longest name of a driver, in bytes.
+/// Longest actor, and longest name of a driver or a server, in bytes.
 pub const MOST_ACTOR_BYTES: usize = 256;
 /// Longest reason, in bytes.
 pub const MOST_REASON_BYTES: usize = 4096;
@@ -78,6 +78,12 @@ pub(crate) fn plan_name(name: &str) -> Result<String, Invalid> {
 pub(crate) fn driver(who: &str) -> Result<(), Invalid> {
     filled("driver's name", who)?;
     text("driver's name", who, MOST_ACTOR_BYTES)
+}
+
+/// Checks a server's name.
+pub(crate) fn server(name: &str) -> Result<(), Invalid> {
+    filled("server's name", name)?;
+    text("server's name", name, MOST_ACTOR_BYTES)
 }
 
 /// Checks all of a draft but its body.

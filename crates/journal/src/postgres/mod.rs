@@ -2,6 +2,7 @@
 
 mod connection;
 mod drive;
+mod rows;
 mod schema;
 mod store;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustls::ClientConfig;
+use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::Client;
@@ -22,6 +24,7 @@ use crate::error::{AppendError, DriveError, JournalError};
 use crate::hash::Hash;
 use crate::hold::{Hold, holder_name};
 use crate::limits;
+use crate::roster::{self, Row};
 use crate::{Journal, LONGEST_WAIT};
 pub(crate) use drive::SessionHold;
 
@@ -35,7 +38,7 @@ pub struct PostgresJournal {
     location: String,
     plan: String,
     session: Mutex<Session>,
-    /// Changed when somebody appended to any plan.
+    /// Changed when somebody wrote to any plan's journal or roster.
     notified: watch::Sender<()>,
 }
 
@@ -125,6 +128,44 @@ impl Journal for PostgresJournal {
         // What the driver before sent last may land yet; this one must not read before that.
         self.session.lock().await.unsettled = true;
         Ok(hold)
+    }
+
+    async fn write_row(&self, server: &str, beat: u64, lease_ms: u64, body: &Value) -> Result<(), JournalError> {
+        let draft = roster::check(server, beat, lease_ms, body)?;
+        let mut session = self.session.lock().await;
+        let client = self.living(&mut session).await?;
+        rows::write(&client, &self.plan, &draft).await?;
+        session.client = Some(client);
+        Ok(())
+    }
+
+    async fn rows(&self) -> Result<Vec<Row>, JournalError> {
+        let mut session = self.session.lock().await;
+        let client = self.living(&mut session).await?;
+        let rows = rows::read(&client, &self.plan).await?;
+        session.client = Some(client);
+        Ok(rows)
+    }
+
+    async fn rows_changed(&self, known: &[Row], wait: Duration) -> Result<Vec<Row>, JournalError> {
+        let deadline = Instant::now() + wait.min(LONGEST_WAIT);
+        let mut notified = self.notified.subscribe();
+        loop {
+            notified.mark_unchanged();
+            let rows = self.rows().await?;
+            if rows != known || Instant::now() >= deadline {
+                return Ok(rows);
+            }
+            let _ = timeout_at(deadline.min(Instant::now() + LOOK), notified.changed()).await;
+        }
+    }
+
+    async fn remove_row(&self, server: &str) -> Result<(), JournalError> {
+        let mut session = self.session.lock().await;
+        let client = self.living(&mut session).await?;
+        rows::remove(&client, &self.plan, server).await?;
+        session.client = Some(client);
+        Ok(())
     }
 
     fn location(&self) -> String {

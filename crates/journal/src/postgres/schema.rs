@@ -8,9 +8,10 @@ use tokio_postgres::{Client, Error, IsolationLevel, Transaction};
 use super::connection::Deadline;
 use crate::error::JournalError;
 
-const SCHEMA: &str = include_str!("schema.sql");
+/// What each format adds to the one before it.
+const FORMATS: [&str; 2] = [include_str!("schema.sql"), include_str!("roster.sql")];
 /// The format this program reads and writes.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// Makes sure that one at a time creates the schema: "cutjourn".
 const CREATING: i64 = 0x6375_746a_6f75_726e;
 const LIMIT: Duration = Duration::from_secs(10);
@@ -19,16 +20,25 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(super) async fn prepare(client: &mut Client, location: &str) -> Result<(), JournalError> {
     let deadline = Deadline::after(LIMIT);
     let doing = "prepare the journal's schema (cutover_journal)";
-    if !deadline.keep(doing, exists(client)).await? {
-        deadline.keep(doing, create(client)).await?;
+    if deadline.keep(doing, outdated(client)).await? {
+        deadline.keep(doing, upgrade(client)).await?;
     }
-    let sql = "SELECT version FROM cutover_journal.format";
-    let row = deadline.row("read the journal's format", client, sql, &[]).await?;
-    match row.map(|row| row.try_get(0)).transpose() {
-        Ok(Some(FORMAT)) => Ok(()),
-        Ok(Some(found)) => Err(JournalError::Format { location: location.to_owned(), found, known: FORMAT }),
-        Ok(None) | Err(_) => Err(JournalError::Foreign { location: location.to_owned() }),
+    match deadline.keep("read the journal's format", format(client)).await? {
+        Some(FORMAT) => Ok(()),
+        Some(found) => Err(JournalError::Format { location: location.to_owned(), found, known: FORMAT }),
+        None => Err(JournalError::Foreign { location: location.to_owned() }),
     }
+}
+
+/// Whether there is no schema yet, or one of an older format.
+async fn outdated(client: &Client) -> Result<bool, Error> {
+    Ok(!exists(client).await? || matches!(format(client).await?, Some(1..FORMAT)))
+}
+
+/// The schema's format, if it has one.
+async fn format(client: &Client) -> Result<Option<i64>, Error> {
+    let row = client.query_typed_opt("SELECT version FROM cutover_journal.format", &[]).await?;
+    Ok(row.and_then(|row| row.try_get(0).ok()))
 }
 
 /// Asks the catalogue's tables. `to_regclass` would answer from the session's cache, which can be older than the lock
@@ -39,15 +49,21 @@ async fn exists(client: &Client) -> Result<bool, Error> {
     Ok(client.query_typed_opt(sql, &[]).await?.is_some())
 }
 
-async fn create(client: &mut Client) -> Result<(), Error> {
+/// Adds what the schema's format lacks, in one transaction.
+async fn upgrade(client: &mut Client) -> Result<(), Error> {
     let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted).read_only(false).start().await?;
     transaction.execute_typed("SELECT pg_advisory_xact_lock($1)", &[(&CREATING, Type::INT8)]).await?;
-    // Another controller may have been first.
+    let mut found = 0;
     if exists(transaction.client()).await? {
-        return transaction.commit().await;
+        // Another controller may have been first.
+        found = format(transaction.client()).await?.unwrap_or(FORMAT);
+    } else {
+        create_schema(&transaction).await?;
     }
-    create_schema(&transaction).await?;
-    transaction.batch_execute(SCHEMA).await?;
+    for schema in FORMATS.iter().skip(usize::try_from(found).unwrap_or(FORMATS.len())) {
+        transaction.batch_execute(schema).await?;
+    }
+    transaction.execute_typed("UPDATE cutover_journal.format SET version = $1 WHERE version < $1", &[(&FORMAT, Type::INT8)]).await?;
     transaction.commit().await
 }
 

@@ -13,7 +13,7 @@ use crate::hash::Hash;
 use crate::limits::stored;
 
 /// For each thing asked of the server that is small.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// For reading a whole journal; a little more than the server's own limit.
 const READ_LIMIT: Duration = Duration::from_secs(35);
 
@@ -196,6 +196,6 @@ fn failed(source: JournalError) -> AppendError {
     AppendError::Failed { source }
 }
 
-fn cant(doing: &'static str) -> impl Fn(Error) -> JournalError {
+pub(super) fn cant(doing: &'static str) -> impl Fn(Error) -> JournalError {
     move |source| JournalError::Postgres { doing, source }
 }

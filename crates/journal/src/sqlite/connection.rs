@@ -17,10 +17,11 @@ use crate::error::JournalError;
 pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// The format this program reads and writes, in `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// "CUTJ" in `application_id`: tells a journal from other SQLite files.
 const APPLICATION: i64 = 0x4355_544A;
-const SCHEMA: &str = include_str!("schema.sql");
+/// What each format adds to the one before it.
+const FORMATS: [&str; 2] = [include_str!("schema.sql"), include_str!("roster.sql")];
 /// Between two tries to enter WAL mode, for which SQLite doesn't wait by itself.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -29,10 +30,10 @@ pub(super) fn open_or_create(path: &Path) -> Result<(Connection, PathBuf), Journ
     let path = in_real_folder(path)?;
     let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
     // Before anything is changed: somebody else's database must stay as it is.
-    let blank = begin(&mut connection, TransactionBehavior::Deferred).and_then(|looking| is_blank(&looking, &path))?;
+    let found = begin(&mut connection, TransactionBehavior::Deferred).and_then(|looking| format(&looking, &path))?;
     make_durable(&connection)?;
-    if blank {
-        create(&mut connection, &path)?;
+    if found < FORMATS.len() {
+        upgrade(&mut connection, &path)?;
         sync_folder(&path)?;
     }
     let path = path.canonicalize().map_err(|source| JournalError::File { doing: "find", path, source })?;
@@ -50,6 +51,16 @@ pub(super) fn open_settled(path: &Path) -> Result<Connection, JournalError> {
     let failed = |source| JournalError::Sqlite { doing, source };
     let blocked: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
     if blocked { Err(JournalError::TimedOut { doing, limit: BUSY }) } else { Ok(connection) }
+}
+
+/// Opens the file for the servers' rows. A commit is not synced by itself, only before it is moved into place, and with
+/// the next append; see [`crate::roster`] for why that does. What others appended is not less durable for it.
+pub(super) fn open_quick(path: &Path) -> Result<Connection, JournalError> {
+    let connection = connect(path, OpenFlags::empty())?;
+    make_durable(&connection)?;
+    let eased = connection.execute_batch("PRAGMA synchronous = NORMAL");
+    eased.map_err(|source| JournalError::Sqlite { doing: "open the journal's file for the servers' rows", source })?;
+    Ok(connection)
 }
 
 /// The path with a folder that exists and has no links, so that the same file always has the same locks beside it.
@@ -77,9 +88,9 @@ fn begin(connection: &mut Connection, behavior: TransactionBehavior) -> Result<T
     begun.map_err(|source| JournalError::Sqlite { doing: "begin to open the journal", source })
 }
 
-/// Whether the file holds nothing yet; an error if it holds anything but a journal of this format. In a transaction,
-/// since another process may be creating the journal between one look and the next.
-fn is_blank(connection: &Transaction<'_>, path: &Path) -> Result<bool, JournalError> {
+/// The format of the file, 0 if it holds nothing yet; an error if it holds anything but a journal of a known format.
+/// In a transaction, since another process may be creating the journal between one look and the next.
+fn format(connection: &Transaction<'_>, path: &Path) -> Result<usize, JournalError> {
     let location = || path.display().to_string();
     let read = |source: rusqlite::Error| match source.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => JournalError::Foreign { location: location() },
@@ -87,9 +98,9 @@ fn is_blank(connection: &Transaction<'_>, path: &Path) -> Result<bool, JournalEr
     };
     let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(read);
     match (number("PRAGMA application_id")?, number("PRAGMA user_version")?) {
-        (APPLICATION, FORMAT) => Ok(false),
+        (APPLICATION, found @ 1..=FORMAT) => Ok(usize::try_from(found).unwrap_or_default()),
         (APPLICATION, found) => Err(JournalError::Format { location: location(), found, known: FORMAT }),
-        (0, 0) if number("SELECT count(*) FROM sqlite_schema")? == 0 => Ok(true),
+        (0, 0) if number("SELECT count(*) FROM sqlite_schema")? == 0 => Ok(0),
         _ => Err(JournalError::Foreign { location: location() }),
     }
 }
@@ -119,15 +130,17 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
-fn create(connection: &mut Connection, path: &Path) -> Result<(), JournalError> {
+/// Adds what the file's format lacks, in one transaction.
+fn upgrade(connection: &mut Connection, path: &Path) -> Result<(), JournalError> {
     let failed = |source| JournalError::Sqlite { doing: "create the journal", source };
     let transaction = begin(connection, TransactionBehavior::Immediate)?;
     // Another process may have been first.
-    if is_blank(&transaction, path)? {
-        transaction.execute_batch(SCHEMA).map_err(failed)?;
-        transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
+    let found = format(&transaction, path)?;
+    for schema in &FORMATS[found..] {
+        transaction.execute_batch(schema).map_err(failed)?;
     }
+    transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 
@@ -182,6 +195,9 @@ mod tests {
             assert_eq!(mode, "wal");
             assert_eq!(pragma("busy_timeout"), 5_000);
         }
+        let quick = open_quick(&real).unwrap();
+        // 1 is NORMAL: what a checkpoint moves is synced, a commit is not. 0 would put the entries at risk too.
+        assert_eq!(quick.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap(), 1);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::limits::stored;
 /// The connection, or nothing: then the file is opened anew before it is used.
 pub(super) type Slot = Option<Connection>;
 
+/// A way to open the file.
+type Open = fn(&Path) -> Result<Connection, JournalError>;
+
 /// The file and what is kept in it.
 pub(super) struct Store {
     path: PathBuf,
@@ -74,14 +77,18 @@ impl Store {
         read_after(self.connected(slot)?, &self.plan, seq)
     }
 
-    fn connected<'a>(&self, slot: &'a mut Slot) -> Result<&'a mut Connection, JournalError> {
+    pub(super) fn connected<'a>(&self, slot: &'a mut Slot) -> Result<&'a mut Connection, JournalError> {
+        self.connected_by(slot, connection::open_settled)
+    }
+
+    pub(super) fn connected_by<'a>(&self, slot: &'a mut Slot, open: Open) -> Result<&'a mut Connection, JournalError> {
         // Appending to a file that was removed would succeed, and be lost.
         if identity(&self.path)? != self.identity {
             return Err(JournalError::Replaced { path: self.path.clone() });
         }
         match slot {
             Some(connection) => Ok(connection),
-            None => Ok(slot.insert(connection::open_settled(&self.path)?)),
+            None => Ok(slot.insert(open(&self.path)?)),
         }
     }
 }
@@ -163,7 +170,7 @@ fn failed(source: JournalError) -> AppendError {
     AppendError::Failed { source }
 }
 
-fn cant(doing: &'static str) -> impl Fn(rusqlite::Error) -> JournalError {
+pub(super) fn cant(doing: &'static str) -> impl Fn(rusqlite::Error) -> JournalError {
     move |source| JournalError::Sqlite { doing, source }
 }
 

@@ -42,7 +42,7 @@ impl Backend {
         }
     }
 
-    /// Executes statements behind the journal's back. `{entry}` and `{head}` stand for its tables.
+    /// Executes statements behind the journal's back. `{entry}`, `{head}` and `{server}` stand for its tables.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), String> {
         match self {
             Self::Sqlite { folder } => {
@@ -55,6 +55,15 @@ impl Backend {
                 done.map_err(|error| error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned()))
             }
         }
+    }
+
+    /// Makes the store say that it has another format.
+    pub(crate) async fn set_format(&self, version: i64) {
+        let set = match self {
+            Self::Sqlite { .. } => format!("PRAGMA user_version = {version}"),
+            Self::Postgres { .. } => format!("UPDATE cutover_journal.format SET version = {version}"),
+        };
+        self.execute(&set).await.unwrap();
     }
 
     /// The same, by somebody who has put the triggers out of the way.
@@ -117,5 +126,7 @@ pub(crate) fn path_in(folder: &TempDir) -> PathBuf {
 }
 
 fn tables(sql: &str, schema: &str) -> String {
-    sql.replace("{entry}", &format!("{schema}entry")).replace("{head}", &format!("{schema}head"))
+    sql.replace("{entry}", &format!("{schema}entry"))
+        .replace("{head}", &format!("{schema}head"))
+        .replace("{server}", &format!("{schema}server"))
 }

@@ -9,6 +9,8 @@ mod commit_proxy;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod roster;
+#[cfg(test)]
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -51,6 +53,12 @@ on_every_backend! {
     suite::plans_share_a_store_and_nothing_else,
     suite::what_cant_be_stored_is_refused,
     suite::a_draft_is_recognised_in_its_entry,
+    roster::a_server_s_row_reads_as_it_was_written_last,
+    roster::rows_wake_at_once_and_give_up_in_time,
+    roster::a_row_is_nobody_elses_and_no_part_of_the_chain,
+    roster::rows_of_a_day_ago_go_when_a_new_server_comes,
+    roster::a_row_that_cant_be_stored_or_read_is_refused,
+    roster::a_journal_of_the_first_format_gets_the_roster_and_keeps_its_entries,
     tampering::c35_a_changed_body_is_found,
     tampering::c35_a_body_that_is_no_json_is_found,
     tampering::c35_a_changed_actor_is_found,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutover_journal::{AppendError, DriveError, Hash, Journal, JournalError, Position, open_postgres};
-use cutover_testkit::{Cluster, eventually};
+use cutover_testkit::{Cluster, ClusterOptions, eventually, installs};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -151,10 +152,38 @@ async fn the_schema_is_created_once_by_many() {
 async fn another_format_is_refused() {
     let (cluster, database) = fresh().await;
     open(cluster, &database).await;
-    cluster.execute(&database, "UPDATE cutover_journal.format SET version = 2").await.unwrap();
+    cluster.execute(&database, "UPDATE cutover_journal.format SET version = 3").await.unwrap();
     let error = open_postgres(&cluster.url("postgres", &database), None, "shop").await.unwrap_err();
-    assert!(matches!(error, JournalError::Format { found: 2, known: 1, .. }), "{error:?}");
-    assert!(error.to_string().contains(&format!("/{database} has format 2")), "{error}");
+    assert!(matches!(error, JournalError::Format { found: 3, known: 2, .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("/{database} has format 3")), "{error}");
+}
+
+#[tokio::test]
+async fn a_row_outlives_a_crash_of_the_server() {
+    let install = installs().into_iter().next().expect("no PostgreSQL is installed");
+    let cluster = Cluster::start(&install, ClusterOptions::named("crash")).await.unwrap();
+    let journal = open(&cluster, "postgres").await;
+    journal.write_row("a", 1, 1_000, &json!({"epoch": 4})).await.unwrap();
+    cluster.crash().await.unwrap();
+    cluster.start_again().await.unwrap();
+    let rows = eventually(SOON, || async { journal.rows().await.ok() }).await.unwrap();
+    assert_eq!((rows.len(), rows[0].beat), (1, 1), "none would mean that nobody has a lease");
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_delete_writes_its_row_beside_old_ones() {
+    let (cluster, database) = fresh().await;
+    let owner = open(cluster, &database).await;
+    owner.write_row("old", 1, 1_000, &json!({})).await.unwrap();
+    let grants = format!(
+        "UPDATE cutover_journal.server SET written_at_ms = 0; CREATE ROLE server_{database} LOGIN;
+         GRANT USAGE ON SCHEMA cutover_journal TO server_{database};
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA cutover_journal TO server_{database};"
+    );
+    cluster.execute(&database, &grants).await.unwrap();
+    let server = open_postgres(&cluster.url(&format!("server_{database}"), &database), None, "shop").await.unwrap();
+    server.write_row("new", 1, 1_000, &json!({})).await.unwrap();
+    assert_eq!(server.rows().await.unwrap().len(), 2);
 }
 
 #[tokio::test]

@@ -85,13 +85,13 @@ async fn another_format_is_refused_and_left_alone() {
     let folder = tempdir().unwrap();
     open_sqlite(&path_in(&folder), "shop").await.unwrap();
     let set = |version: i64| Connection::open(path_in(&folder)).unwrap().pragma_update(None, "user_version", version).unwrap();
-    for other in [2, 0] {
+    for other in [3, 0] {
         set(other);
         let error = open_sqlite(&path_in(&folder), "shop").await.unwrap_err();
-        assert!(matches!(error, JournalError::Format { found, known: 1, .. } if found == other), "{error:?}");
+        assert!(matches!(error, JournalError::Format { found, known: 2, .. } if found == other), "{error:?}");
         assert!(error.to_string().contains("use the program that wrote it"), "{error}");
     }
-    set(1);
+    set(2);
     open_sqlite(&path_in(&folder), "shop").await.unwrap();
 }
 
