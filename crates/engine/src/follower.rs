@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cutover_core::{State, apply};
+use cutover_core::{State, apply, clients::Report};
 use cutover_journal::Entry;
 
-use crate::{Cutover, EngineResult, log::read};
+use crate::{Cutover, EngineError, EngineResult, log::read};
 
 /// How far a journal was read, and what it comes to.
 #[derive(Clone, Debug, Default)]
@@ -57,5 +57,30 @@ impl Cutover {
         next.take(&entries)?;
         *follower = next;
         Ok(entries)
+    }
+
+    /// Writes down what a server and its clients have heard, for whoever drives. `beat` is another one each time. No lease
+    /// that the server gives lasts longer than `lease` after this was called.
+    ///
+    /// The order closes a race: a server writes its first report before it reads the journal, a driver reads the reports
+    /// after it has written to the journal. Whoever is second sees the other.
+    ///
+    /// # Errors
+    /// If the journal's store can't be written.
+    pub async fn report(&self, server: &str, beat: u64, lease: Duration, report: &Report) -> EngineResult<()> {
+        let body = serde_json::to_value(report).map_err(|error| EngineError::Mismatch {
+            what: format!("a report can't be written down: {error}"),
+            hint: "report this as a bug".to_owned(),
+        })?;
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        Ok(self.journal.write_row(server, beat, lease_ms, &body).await?)
+    }
+
+    /// Forgets a server that has ended and given no lease that still holds.
+    ///
+    /// # Errors
+    /// If the journal's store can't be written.
+    pub async fn forget_server(&self, server: &str) -> EngineResult<()> {
+        Ok(self.journal.remove_row(server).await?)
     }
 }

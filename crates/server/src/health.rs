@@ -97,7 +97,7 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse,
     metrics.revision.set(view.revision.cast_signed());
     metrics.held.set(i64::from(route.writes == Writes::Held));
     metrics.journal_age.set(view.as_of.elapsed().as_secs_f64());
-    app.report(&view);
+    app.report();
     let mut text = String::new();
     encode(&mut text, &metrics.registry).map_err(|error| Refusal::internal(&error))?;
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))

@@ -106,12 +106,9 @@ pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: B
     let arrived = Instant::now();
     let answer = match read(&body) {
         Ok(request) => {
-            let view = app.watcher.now();
+            let (lease, view) = present(&app, &request, arrived);
             match flags(&app, &view).evaluate(&key, Context { database: request.text("database") }) {
-                Ok(evaluation) => {
-                    let lease = present(&app, &request, &view, arrived);
-                    Json(evaluated(&app, &view, key, evaluation, lease)).into_response()
-                }
+                Ok(evaluation) => Json(evaluated(&app, &view, key, evaluation, lease)).into_response(),
                 Err(FlagError::NotFound) => {
                     let details = format!("no flag is called `{key}` here; the flags are {}", flags(&app, &view).names().join(", "));
                     failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details)
@@ -139,8 +136,7 @@ pub(crate) async fn all(State(app): State<App>, headers: HeaderMap, body: Bytes)
         Ok(request) => request,
         Err((code, details)) => return failure(StatusCode::BAD_REQUEST, None, code, details),
     };
-    let view = app.watcher.now();
-    let lease = present(&app, &request, &view, arrived);
+    let (lease, view) = present(&app, &request, arrived);
     let flags = flags(&app, &view);
     let etag = etag(&view, flags.fresh, &body);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -179,9 +175,8 @@ fn flags<'a>(app: &'a App, view: &View) -> Flags<'a> {
     Flags { cutover: &app.cutover.plan().name, route: view.route(), fresh: !app.fresh_for().is_zero(), places: &app.places }
 }
 
-/// Takes down that an instance is there, where it writes, and that it was told the newest epoch. Such a client checks
-/// before each write and acknowledges nothing: what it has under way is the database's own fence's to stop.
-fn present(app: &App, request: &EvaluationRequest, view: &View, arrived: Instant) -> Duration {
+/// Takes down that an instance is there, and where it writes; and says by which view it is to be answered.
+fn present(app: &App, request: &EvaluationRequest, arrived: Instant) -> (Duration, View) {
     let name: String = request.who().chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
     let database = request.text("database");
     let key = format!("ofrep {name} {}", database.unwrap_or_default().chars().take(MOST_NAME).collect::<String>());
@@ -189,10 +184,11 @@ fn present(app: &App, request: &EvaluationRequest, view: &View, arrived: Instant
         key: &key,
         name: &name,
         place: database.and_then(|database| app.places.find(database)),
-        acknowledged: Some(view.route().epoch),
+        acknowledged: None,
+        asks_each_time: true,
         until_ms: 0,
     };
-    app.give_lease(renewal, arrived, view).unwrap_or_default()
+    app.give_lease(renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, app.watcher.now()))
 }
 
 fn evaluated(app: &App, view: &View, key: String, evaluation: Evaluation, lease: Duration) -> Evaluated {

@@ -31,22 +31,21 @@ pub(crate) async fn permit(State(app): State<App>, request: Result<Json<PermitRe
     let arrived = Instant::now();
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
     check(&request)?;
-    let mut views = app.watcher.subscribe();
-    let view = views.borrow_and_update().clone();
     let renewal = Renewal {
         key: &request.incarnation,
         name: &request.instance,
         place: request.database.as_deref().and_then(|name| app.places.find(name)),
         acknowledged: request.acknowledged,
+        asks_each_time: false,
         until_ms: 0,
     };
-    let lease = app.give_lease(renewal, arrived, &view).map_err(|future| {
+    let (lease, view) = app.give_lease(renewal, arrived).map_err(|future| {
         let message = format!("epoch {} is acknowledged, and the newest is {}", future.acknowledged, future.newest);
         Refusal::new(Code::Conflict, message).hint("this server may be behind another one: ask again")
     })?;
     if request.revision == Some(view.revision) {
         let longest = Duration::from_millis(request.wait_ms).min(app.lease / 2);
-        let mut closing = app.closing.clone();
+        let (mut views, mut closing) = (app.watcher.subscribe(), app.closing.clone());
         let news = views.wait_for(|view| Some(view.revision) != request.revision);
         let end = closing.wait_for(|closing| *closing);
         // Which of the three it was makes no difference: what holds now is told.

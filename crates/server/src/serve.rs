@@ -21,7 +21,7 @@ use cutover_api::{Code, header::REQUEST_ID};
 use cutover_core::clients::{Clients, FutureEpoch, Places, Renewal, Report};
 use cutover_engine::Cutover;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -33,7 +33,7 @@ use crate::{
     permits::whole_ms,
     problem::{self, Refusal},
     tokens::{TokenFile, Tokens},
-    view::{View, Watcher},
+    view::{REST, View, Watcher},
 };
 
 /// Bodies larger than this are refused. Unit: bytes.
@@ -77,9 +77,10 @@ pub struct Tls {
 }
 
 /// A server that listens.
-#[derive(Debug)]
 pub struct Running {
     address: SocketAddr,
+    name: String,
+    app: App,
     handle: Handle<SocketAddr>,
     closing: watch::Sender<bool>,
     grace: Duration,
@@ -100,7 +101,13 @@ impl Running {
     pub async fn close(mut self) -> Result<(), ServerError> {
         self.closing.send_replace(true);
         self.handle.graceful_shutdown(Some(self.grace));
-        self.ended().await
+        let ended = self.ended().await;
+        // Else a driver waits until the last lease is over.
+        self.tasks.shutdown().await;
+        if self.app.report().clients == 0 {
+            self.app.cutover.forget_server(&self.name).await?;
+        }
+        ended
     }
 
     /// Returns when it has ended.
@@ -134,6 +141,10 @@ pub(crate) struct Inner {
     pub(crate) closing: watch::Receiver<bool>,
     started: Instant,
     clients: Mutex<Clients>,
+    /// When what was written down last was asked for.
+    reported: watch::Sender<Instant>,
+    /// Told when a driver may be waiting for what we have to say.
+    news: Notify,
 }
 
 impl Deref for App {
@@ -145,27 +156,42 @@ impl Deref for App {
 }
 
 impl Inner {
-    /// How much longer the view may be relied on.
+    /// How much longer what is known may be relied on: the journal was seen, and our clients' sum written down, not longer
+    /// than a lease ago.
     pub(crate) fn fresh_for(&self) -> Duration {
-        (self.watcher.now().as_of + self.lease).saturating_duration_since(Instant::now())
+        self.relied_until(&self.watcher.now()).saturating_duration_since(Instant::now())
     }
 
-    /// Gives a client a lease, as long as what the server itself relies on allows. It counts from `arrived`.
-    pub(crate) fn give_lease(&self, renewal: Renewal<'_>, arrived: Instant, view: &View) -> Result<Duration, FutureEpoch> {
-        let until = (arrived + self.lease).min(view.as_of + self.lease).max(arrived);
-        let renewal = Renewal { until_ms: self.ms(until), ..renewal };
-        self.clients().renew(&renewal, view.route().epoch)?;
-        Ok(until - arrived)
+    fn relied_until(&self, view: &View) -> Instant {
+        view.as_of.min(*self.reported.borrow()) + self.lease
+    }
+
+    /// Gives a client a lease, as long as what the server itself relies on allows. It counts from `arrived`. What the
+    /// client is told must be by the view that this returns, or a later one: a driver that was told of a newer epoch
+    /// counts on it that nobody is told by an older one who was not taken down before.
+    pub(crate) fn give_lease(&self, renewal: Renewal<'_>, arrived: Instant) -> Result<(Duration, View), FutureEpoch> {
+        let mut clients = self.clients();
+        let view = self.watcher.now();
+        let until = (arrived + self.lease).min(self.relied_until(&view)).max(arrived);
+        let caught_up = clients.renew(&Renewal { until_ms: self.ms(until), ..renewal }, view.route().epoch)?;
+        drop(clients);
+        if caught_up {
+            self.news.notify_one();
+        }
+        Ok((until - arrived, view))
     }
 
     pub(crate) fn forget(&self, key: &str) {
         self.clients().leave(key);
+        self.news.notify_one();
     }
 
     /// The sum of all clients.
-    pub(crate) fn report(&self, view: &View) -> Report {
-        let route = view.route();
-        let report = self.clients().report(self.ms(Instant::now()), route.epoch, route.authority);
+    pub(crate) fn report(&self) -> Report {
+        let mut clients = self.clients();
+        let route = self.watcher.now().route();
+        let report = clients.report(self.ms(Instant::now()), route.epoch, route.authority);
+        drop(clients);
         self.metrics.clients.set(report.clients.cast_signed());
         self.metrics.behind.set(report.behind.cast_signed());
         self.metrics.astray.set(report.astray.cast_signed());
@@ -196,11 +222,15 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
         Some(tls) => Some(certificates(tls).await?),
         None => None,
     };
-    let (watcher, follower) = Watcher::open(&cutover).await?;
     let failed = |source| ServerError::Listen { address: options.listen.to_string(), source };
     let listener = TcpListener::bind(options.listen).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    let name = format!("{address} {}", hex::encode(rand::random::<[u8; 4]>()));
+    let reported = Instant::now();
+    // Before the journal is read: see `Cutover::report`.
+    cutover.report(&name, 0, options.lease, &Report::default()).await?;
+    let (watcher, follower) = Watcher::open(&cutover).await?;
     let (closing, closes) = watch::channel(false);
     let app = App(Arc::new(Inner {
         cutover,
@@ -214,6 +244,8 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
         closing: closes,
         started: Instant::now(),
         clients: Mutex::default(),
+        reported: watch::Sender::new(reported),
+        news: Notify::new(),
     }));
     let handle = Handle::new();
     let mut tasks = JoinSet::new();
@@ -225,8 +257,34 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
             Ok(())
         }
     });
-    tasks.spawn(look_after_tokens(app));
-    Ok(Running { address, handle, closing, grace: options.grace, tasks })
+    tasks.spawn(tell_drivers(app.clone(), name.clone()));
+    tasks.spawn(look_after_tokens(app.clone()));
+    Ok(Running { address, name, app, handle, closing, grace: options.grace, tasks })
+}
+
+/// Writes down what we and our clients have heard: often enough for the leases, and at once when a driver may wait for it.
+async fn tell_drivers(app: App, name: String) -> io::Result<()> {
+    let mut views = app.watcher.subscribe();
+    let mut tick = tokio::time::interval(app.lease / 4);
+    let mut epoch = views.borrow().route().epoch;
+    for beat in 1.. {
+        let asked_at = Instant::now();
+        match app.cutover.report(&name, beat, app.lease, &app.report()).await {
+            Ok(()) => {
+                app.reported.send_replace(asked_at);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what the clients have heard can't be written down");
+                tokio::time::sleep(REST).await;
+            }
+        }
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = app.news.notified() => {}
+            view = views.wait_for(|view| view.route().epoch != epoch) => epoch = view.map_or(epoch, |view| view.route().epoch),
+        }
+    }
+    Ok(())
 }
 
 async fn look_after_tokens(app: App) -> io::Result<()> {

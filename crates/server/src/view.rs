@@ -14,7 +14,7 @@ use tokio::{
 const BACKLOG: usize = 1024;
 
 /// After a failure of the journal, the time until it is asked again.
-const REST: Duration = Duration::from_millis(250);
+pub(crate) const REST: Duration = Duration::from_millis(250);
 
 /// The fold of the journal.
 #[derive(Clone, Debug)]

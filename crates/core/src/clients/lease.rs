@@ -21,6 +21,9 @@ pub struct Renewal<'a> {
     pub place: Option<Place>,
     /// The epoch that it acts on; none while it acts on nothing yet.
     pub acknowledged: Option<u64>,
+    /// Whether it asks before each write, and so acts on no answer twice. It is there, and never behind: a write that it
+    /// had under way when it asked last is the database's own fence's to stop.
+    pub asks_each_time: bool,
     /// Until when it may act on what it is told. Unit: milliseconds of the server's monotonic clock.
     pub until_ms: u64,
 }
@@ -39,7 +42,14 @@ struct Client {
     name: String,
     place: Option<Place>,
     acknowledged: u64,
+    asks_each_time: bool,
     until_ms: u64,
+}
+
+impl Client {
+    fn is_behind(&self, epoch: u64) -> bool {
+        !self.asks_each_time && self.acknowledged < epoch
+    }
 }
 
 /// Who has a lease here, and what each has acknowledged. Its times are the server's own, monotonic, in milliseconds.
@@ -62,21 +72,30 @@ pub struct Report {
 }
 
 impl Clients {
-    /// Takes a request for a lease down. `epoch` is the one that the server acts on.
+    /// Takes a request for a lease down, and says whether somebody was behind who isn't now. `epoch` is the one that the
+    /// server acts on.
     ///
     /// Who acts on nothing yet is behind nothing. A lease is never cut short: who was given more before still has it.
     ///
     /// # Errors
     /// [`FutureEpoch`]; what was taken down before stays.
-    pub fn renew(&mut self, renewal: &Renewal<'_>, epoch: u64) -> Result<(), FutureEpoch> {
+    pub fn renew(&mut self, renewal: &Renewal<'_>, epoch: u64) -> Result<bool, FutureEpoch> {
         let acknowledged = renewal.acknowledged.unwrap_or(epoch);
         if acknowledged > epoch {
             return Err(FutureEpoch { acknowledged, newest: epoch });
         }
-        let until_ms = self.0.get(renewal.key).map_or(0, |client| client.until_ms).max(renewal.until_ms);
-        let client = Client { name: renewal.name.to_owned(), place: renewal.place, acknowledged, until_ms };
+        let before = self.0.get(renewal.key);
+        let was_behind = before.is_some_and(|client| client.is_behind(epoch));
+        let client = Client {
+            name: renewal.name.to_owned(),
+            place: renewal.place,
+            acknowledged,
+            asks_each_time: renewal.asks_each_time,
+            until_ms: before.map_or(0, |client| client.until_ms).max(renewal.until_ms),
+        };
+        let caught_up = was_behind && !client.is_behind(epoch);
         self.0.insert(renewal.key.to_owned(), client);
-        Ok(())
+        Ok(caught_up)
     }
 
     /// Forgets a client that says that it has ended.
@@ -89,7 +108,7 @@ impl Clients {
         self.0.retain(|_, client| client.until_ms > now_ms);
         let mut report = Report { epoch, clients: self.0.len() as u64, ..Report::default() };
         for client in self.0.values() {
-            let behind = client.acknowledged < epoch;
+            let behind = client.is_behind(epoch);
             let astray = !client.place.is_some_and(|place| place.leads_to(authority));
             report.behind += u64::from(behind);
             report.astray += u64::from(astray);
@@ -113,7 +132,7 @@ mod tests {
     use super::*;
 
     fn renewal<'a>(key: &'a str, place: Place, acknowledged: Option<u64>, until_ms: u64) -> Renewal<'a> {
-        Renewal { key, name: key, place: Some(place), acknowledged, until_ms }
+        Renewal { key, name: key, place: Some(place), acknowledged, asks_each_time: false, until_ms }
     }
 
     #[test]
@@ -147,6 +166,24 @@ mod tests {
         assert_eq!(clients.renew(&renewal("a", Place::Through, Some(9), 9_000), 4), Err(FutureEpoch { acknowledged: 9, newest: 4 }));
         assert_eq!(clients.report(500, 4, Side::Source).behind, 1);
         assert_eq!(clients.report(1_000, 4, Side::Source).clients, 0, "and prolongs nothing");
+    }
+
+    #[test]
+    fn who_asks_before_each_write_is_there_and_never_behind() {
+        let mut clients = Clients::default();
+        let stock = Renewal { asks_each_time: true, ..renewal("stock", Place::At(Side::Source), None, 1_000) };
+        clients.renew(&stock, 3).unwrap();
+        let report = clients.report(0, 4, Side::Target);
+        assert_eq!((report.clients, report.behind, report.astray), (1, 0, 1));
+    }
+
+    #[test]
+    fn it_is_said_when_somebody_has_caught_up() {
+        let mut clients = Clients::default();
+        assert!(!clients.renew(&renewal("a", Place::Through, None, 1_000), 3).unwrap());
+        assert!(!clients.renew(&renewal("a", Place::Through, Some(3), 1_000), 4).unwrap());
+        assert!(clients.renew(&renewal("a", Place::Through, Some(4), 1_000), 4).unwrap());
+        assert!(!clients.renew(&renewal("a", Place::Through, Some(4), 1_000), 4).unwrap());
     }
 
     #[test]
