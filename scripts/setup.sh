@@ -20,6 +20,7 @@ main() {
   need_rust
   bash scripts/servers.sh
   sh scripts/samples.sh
+  sh scripts/providers.sh
 }
 
 look() {
@@ -57,7 +58,8 @@ has_program() {
 
 # Whether scripts/servers.sh has been here. Which versions there have to be is for that script to say.
 fetched() {
-  compgen -G "$servers/postgresql/*/.version" >/dev/null && compgen -G "$servers/tools/*/.version" >/dev/null
+  compgen -G "$servers/postgresql/*/.version" >/dev/null && compgen -G "$servers/tools/*/.version" >/dev/null &&
+    compgen -G "$servers/providers/python/.version" >/dev/null
 }
 
 install() {

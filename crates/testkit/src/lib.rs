@@ -27,5 +27,5 @@ pub use error::{Error, Result};
 pub use options::{Auth, ClusterOptions};
 pub use pgbouncer::{Db, PgBouncer, PgBouncerOptions, PoolMode};
 pub use proxy::Proxy;
-pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers, sample};
+pub use servers::{Install, PgBouncerInstall, install, installs, newest_tools, pgbouncer, pgbouncers, providers, sample};
 pub use wait::{Attempt, Seed, eventually, rounds, tables};

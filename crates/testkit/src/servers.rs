@@ -82,6 +82,15 @@ pub fn sample(package: &str, file: &str) -> Result<Option<PathBuf>> {
     Ok(found)
 }
 
+/// The folder with the stock OpenFeature providers that `scripts/providers.sh` has fetched.
+///
+/// # Errors
+/// [`Error::NotInstalled`] if they are not there.
+pub fn providers() -> Result<PathBuf> {
+    let found = folders().into_iter().map(|folder| folder.join("providers")).find(|folder| folder.join("python/.version").is_file());
+    found.ok_or_else(|| Error::NotInstalled { what: "OpenFeature's providers".to_owned(), hint: "run scripts/providers.sh".to_owned() })
+}
+
 /// Every version of `PgBouncer` that can be started here, oldest first.
 #[must_use]
 pub fn pgbouncers() -> Vec<PgBouncerInstall> {

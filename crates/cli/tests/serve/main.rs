@@ -9,5 +9,6 @@ mod flags;
 mod ground;
 mod manners;
 mod permits;
+mod providers;
 #[path = "../process/server.rs"]
 mod server;

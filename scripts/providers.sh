@@ -1,0 +1,50 @@
+#!/bin/sh
+# Fetches stock OpenFeature providers that the tests ask our server with, into .servers/providers/ (or $CUTOVER_SERVERS):
+#   node/     @openfeature/ofrep-provider with its SDK        (npm)
+#   python/   openfeature-provider-ofrep with its SDK         (PyPI)
+# usage: scripts/providers.sh
+# What is there already is left alone, so a second run is quick; each is put together aside and moved into place by one rename.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+servers=${CUTOVER_SERVERS:-$root/.servers}/providers
+node="@openfeature/server-sdk@1.23.0 @openfeature/ofrep-provider@0.1.3"
+python="openfeature-sdk==0.10.0 openfeature-provider-ofrep==0.3.0"
+
+fail() {
+  printf 'error: %s\n\nhint: %s\n' "$1" "$2" >&2
+  exit 1
+}
+
+# here NAME WHAT: is exactly this in NAME?
+here() {
+  [ "$(cat "$servers/$1/.version" 2>/dev/null)" = "$2" ]
+}
+
+# place FOLDER NAME WHAT
+place() {
+  echo "$3" >"$1/.version"
+  chmod -R a+rX "$1"
+  rm -rf "${servers:?}/$2"
+  mv -T "$1" "$servers/$2" 2>/dev/null || mv "$1" "$servers/$2" || here "$2" "$3" || fail "can't move $1 to $servers/$2" "remove it and run this again"
+  echo "providers/$2: $3" >&2
+}
+
+work=
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+mkdir -p "$servers"
+if ! here node "$node"; then
+  work=$(mktemp -d "$servers/.new.XXXXXX")
+  # shellcheck disable=SC2086
+  npm install --silent --no-audit --no-fund --no-save --prefix "$work" $node >"$work/npm.log" 2>&1 ||
+    { tail -n 3 "$work/npm.log" >&2; fail "npm could not fetch $node" "check the network and npm's registry"; }
+  place "$work" node "$node"
+fi
+if ! here python "$python"; then
+  work=$(mktemp -d "$servers/.new.XXXXXX")
+  # shellcheck disable=SC2086
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --target "$work" $python >"$work/pip.log" 2>&1 ||
+    { tail -n 3 "$work/pip.log" >&2; fail "pip could not fetch $python" "check the network and pip's index"; }
+  place "$work" python "$python"
+fi
