@@ -3,8 +3,10 @@
 //! Everything is JSON over HTTP, under `/v1/`. Unknown fields are ignored, so that an older client understands a newer
 //! server; a field that is added is optional. Times are lengths, never instants: no two clocks have to agree.
 
+mod drive;
 mod permits;
 mod problem;
 
+pub use drive::{CompleteRequest, Drive, Outcome, RollbackRequest, RunRequest, Until};
 pub use permits::{Permit, PermitRequest, Side, Writes, header};
 pub use problem::{Code, Problem};

@@ -89,7 +89,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:\n  cutover report\n  cutover report --output json")]
     Report,
     /// Tell every pod, over HTTP, whether it may write and where it reads; and whoever may look, where everything stands.
-    /// Drives nothing.
+    /// Drives what it is asked to.
     Serve(Serve),
     /// Who may ask the server: make, list and revoke bearer tokens.
     #[command(subcommand)]

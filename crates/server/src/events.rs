@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     convert::Infallible,
-    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,7 +22,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 
-use crate::{problem::Refusal, serve::App, view::View};
+use crate::{
+    problem::Refusal,
+    serve::App,
+    view::{Told, View},
+};
 
 /// How often a silent stream says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -38,12 +41,12 @@ pub(crate) struct After {
     after: Option<u64>,
 }
 
-/// Each entry of the journal, and each route, as it comes.
+/// Each entry of the journal, each route, and what a driver in this server tells, as it comes.
 #[utoipa::path(get, path = "/v1/events", tag = "look", params(
     ("after" = Option<u64>, Query, description = "Begins behind the entry with this number; 0 for all. Else with what comes from now on"),
     ("last-event-id" = Option<String>, Header, description = "The same, as a browser says it when it connects again")
 ), responses(
-    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for each other route", body = String, content_type = "text/event-stream"),
+    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Not understood", body = Problem),
     (status = 401, description = "No token that is known", body = Problem),
     (status = 403, description = "The token's role may not", body = Problem),
@@ -52,7 +55,7 @@ pub(crate) struct After {
 pub(crate) async fn journal(State(app): State<App>, Query(after): Query<After>, headers: HeaderMap) -> Result<Response, Refusal> {
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     // Subscribed first: nothing is missed between what is read and what is told.
-    let live = app.watcher.entries();
+    let live = app.watcher.told();
     let after = resumed.or(after.after).unwrap_or_else(|| app.watcher.now().revision);
     let reader = Reader { ready: VecDeque::new(), told: after, behind: true, live, closing: app.closing.clone(), app };
     let events = stream::unfold(reader, |mut reader| async move { Some((Ok::<_, Infallible>(reader.next().await?), reader)) });
@@ -92,7 +95,7 @@ struct Reader {
     told: u64,
     /// Whether the store may hold more.
     behind: bool,
-    live: broadcast::Receiver<Arc<Entry>>,
+    live: broadcast::Receiver<Told>,
     closing: watch::Receiver<bool>,
     app: App,
 }
@@ -115,7 +118,8 @@ impl Reader {
                 _ = self.closing.wait_for(|closing| *closing) => return None,
             };
             match live {
-                Ok(entry) => self.tell(&entry),
+                Ok(Told::Entry(entry)) => self.tell(&entry),
+                Ok(Told::Notice { kind, data }) => return Some(Event::default().event(kind).data(data.to_string())),
                 Err(RecvError::Lagged(_)) => self.behind = true,
                 Err(RecvError::Closed) => return None,
             }

@@ -1,11 +1,12 @@
 //! The control plane: one source of truth that every pod obeys, over HTTP.
 //!
-//! The server drives nothing by itself. It follows the journal, wherever the driver runs, and tells what follows from it:
+//! The server drives nothing of itself. It follows the journal, wherever the driver runs, and tells what follows from it:
 //! flags ([OFREP](https://openfeature.dev/specification/appendix-c)), leases for clients that check before every write,
 //! events, and everything that the command line tells. What it says about writes is true for as long as it is in touch
 //! with the journal; when it isn't, it refuses them.
 
 mod auth;
+mod drive;
 mod error;
 mod events;
 mod health;

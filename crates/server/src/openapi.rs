@@ -7,7 +7,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::require, events, health, ofrep, permits, read, serve::App, tokens::Role};
+use crate::{auth::require, drive, events, health, ofrep, permits, read, serve::App, tokens::Role};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +17,7 @@ use crate::{auth::require, events, health, ofrep, permits, read, serve::App, tok
     tags(
         (name = "clients", description = "Leases for clients that check before every write"),
         (name = "ofrep", description = "The OpenFeature Remote Evaluation Protocol, 0.3"),
+        (name = "drive", description = "The verbs that change something"),
         (name = "look", description = "Where everything stands"),
         (name = "health", description = "Of the server itself")
     )
@@ -35,12 +36,13 @@ impl Modify for Schemes {
 
 /// All routes, each behind what it wants of a caller.
 pub(crate) fn routes(app: &App) -> Router<App> {
-    let (open, clients, viewers) = parts();
+    let (open, clients, viewers, operators) = parts();
     let behind = |router: OpenApiRouter<App>, role| router.layer(from_fn_with_state((app.clone(), role), require));
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(open)
         .merge(behind(clients, Role::Client))
         .merge(behind(viewers, Role::Viewer))
+        .merge(behind(operators, Role::Operator))
         .split_for_parts();
     // Stock clients may end an address with a slash, and mean the same.
     let slashed = Router::new().route("/ofrep/v1/evaluate/flags/", axum::routing::post(ofrep::all));
@@ -48,8 +50,8 @@ pub(crate) fn routes(app: &App) -> Router<App> {
     router.merge(slashed).route("/openapi.json", get(async move || Json(document.clone())))
 }
 
-/// What is open to everybody, what clients may do, and what those may who look on.
-fn parts() -> (OpenApiRouter<App>, OpenApiRouter<App>, OpenApiRouter<App>) {
+/// What is open to everybody, what clients may do, what those may who look on, and what those may who drive.
+fn parts() -> (OpenApiRouter<App>, OpenApiRouter<App>, OpenApiRouter<App>, OpenApiRouter<App>) {
     let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz)).routes(routes!(ofrep::events));
     let clients = OpenApiRouter::new()
         .routes(routes!(permits::permit))
@@ -63,14 +65,21 @@ fn parts() -> (OpenApiRouter<App>, OpenApiRouter<App>, OpenApiRouter<App>) {
         .routes(routes!(read::check))
         .routes(routes!(read::journal))
         .routes(routes!(read::audit))
+        .routes(routes!(drive::driven))
         .routes(routes!(events::journal));
-    (open, clients, viewers)
+    let operators = OpenApiRouter::new()
+        .routes(routes!(drive::run))
+        .routes(routes!(drive::rollback))
+        .routes(routes!(drive::complete))
+        .routes(routes!(drive::stop));
+    (open, clients, viewers, operators)
 }
 
 /// The document that `GET /openapi.json` serves.
 #[must_use]
 pub fn document() -> serde_json::Value {
-    let (open, clients, viewers) = parts();
-    let document = OpenApiRouter::with_openapi(Document::openapi()).merge(open).merge(clients).merge(viewers).into_openapi();
+    let (open, clients, viewers, operators) = parts();
+    let router = OpenApiRouter::with_openapi(Document::openapi()).merge(open).merge(clients).merge(viewers).merge(operators);
+    let document = router.into_openapi();
     serde_json::to_value(document).unwrap_or_default()
 }

@@ -28,6 +28,7 @@ use tokio::{
 
 use crate::{
     ServerError,
+    drive::Wheel,
     events::Tickets,
     health, ofrep, openapi,
     permits::whole_ms,
@@ -94,12 +95,14 @@ impl Running {
         self.address
     }
 
-    /// Takes no new request, lets those under way end, and returns when they have, or their time is over.
+    /// Takes no new request, has what is driven undone or finished, lets requests under way end, and returns when they have,
+    /// or their time is over.
     ///
     /// # Errors
     /// If it had ended before, of itself.
     pub async fn close(mut self) -> Result<(), ServerError> {
         self.closing.send_replace(true);
+        self.app.wheel.rest().await;
         self.handle.graceful_shutdown(Some(self.grace));
         let ended = self.ended().await;
         // Else a driver waits until the last lease is over.
@@ -138,6 +141,7 @@ pub(crate) struct Inner {
     pub(crate) places: Places,
     pub(crate) metrics: health::Metrics,
     pub(crate) tickets: Tickets,
+    pub(crate) wheel: Wheel,
     pub(crate) closing: watch::Receiver<bool>,
     started: Instant,
     clients: Mutex<Clients>,
@@ -241,6 +245,7 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
         places: options.places,
         metrics: health::Metrics::new(),
         tickets: Tickets::new(),
+        wheel: Wheel::default(),
         closing: closes,
         started: Instant::now(),
         clients: Mutex::default(),

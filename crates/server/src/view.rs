@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use cutover_core::{Route, State};
 use cutover_engine::{Cutover, EngineResult, Follower};
 use cutover_journal::Entry;
+use serde_json::Value;
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
@@ -33,11 +34,20 @@ impl View {
     }
 }
 
+/// What the stream of events tells.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// An entry of the journal.
+    Entry(Arc<Entry>),
+    /// What a driver in this server tells.
+    Notice { kind: &'static str, data: Value },
+}
+
 /// Follows the journal, for everybody in this process.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     view: watch::Sender<View>,
-    entries: broadcast::Sender<Arc<Entry>>,
+    told: broadcast::Sender<Told>,
 }
 
 impl Watcher {
@@ -46,7 +56,7 @@ impl Watcher {
         let as_of = Instant::now();
         let follower = cutover.follow().await?;
         let view = View { revision: follower.seq(), state: follower.state().cloned(), as_of };
-        Ok((Self { view: watch::Sender::new(view), entries: broadcast::Sender::new(BACKLOG) }, follower))
+        Ok((Self { view: watch::Sender::new(view), told: broadcast::Sender::new(BACKLOG) }, follower))
     }
 
     /// What is known now.
@@ -59,9 +69,14 @@ impl Watcher {
         self.view.subscribe()
     }
 
-    /// Tells each entry that comes from here on.
-    pub(crate) fn entries(&self) -> broadcast::Receiver<Arc<Entry>> {
-        self.entries.subscribe()
+    /// Tells each entry that comes from here on, and what is told besides.
+    pub(crate) fn told(&self) -> broadcast::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    /// Tells those who listen something besides.
+    pub(crate) fn tell(&self, kind: &'static str, data: Value) {
+        self.told.send(Told::Notice { kind, data }).ok();
     }
 
     /// Follows until it is dropped. `every` is how often it is made sure that nothing newer is there.
@@ -75,7 +90,7 @@ impl Watcher {
                     let view = View { revision: follower.seq(), state: follower.state().cloned(), as_of: as_of.min(Instant::now()) };
                     self.view.send_replace(view);
                     for entry in entries {
-                        self.entries.send(Arc::new(entry)).ok();
+                        self.told.send(Told::Entry(Arc::new(entry))).ok();
                     }
                 }
                 Err(error) => {

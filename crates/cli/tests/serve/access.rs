@@ -16,10 +16,16 @@ async fn each_role_may_do_what_is_its_own() {
     let folder = folder();
     let client = token(folder.path(), "checkout", "client").await;
     let viewer = token(folder.path(), "grafana", "viewer").await;
+    let operator = token(folder.path(), "ci", "operator").await;
     let server = Server::start_in(folder, &[], None).await;
-    for (bearer, flag, look) in
-        [(None, 401, 401), (Some("cutover_00"), 401, 401), (Some(client.as_str()), 200, 403), (Some(&viewer), 200, 200)]
-    {
+    let cases = [
+        (None, [401; 3]),
+        (Some("cutover_00"), [401; 3]),
+        (Some(client.as_str()), [200, 403, 403]),
+        (Some(&viewer), [200, 200, 403]),
+        (Some(&operator), [200, 200, 400]),
+    ];
+    for (bearer, [flag, look, drive]) in cases {
         let with = |request: RequestBuilder| match bearer {
             Some(bearer) => request.bearer_auth(bearer),
             None => request,
@@ -27,6 +33,8 @@ async fn each_role_may_do_what_is_its_own() {
         assert_eq!(status(with(server.post(FLAG, "{}"))).await, flag, "{bearer:?}");
         assert_eq!(status(with(server.get("/v1/journal"))).await, look, "{bearer:?}");
         assert_eq!(status(with(server.get("/metrics"))).await, look, "{bearer:?}");
+        let without_reason = server.post("/v1/rollback", "{\"reason\":\"\"}");
+        assert_eq!(status(with(without_reason)).await, drive, "{bearer:?}");
         assert_eq!(status(with(server.get("/healthz"))).await, 200, "{bearer:?}");
         assert_eq!(status(with(server.get("/openapi.json"))).await, 200, "{bearer:?}");
     }

@@ -111,6 +111,89 @@ fn id(event: &str) -> usize {
     event.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().parse().unwrap()
 }
 
+/// Drives over HTTP until it has ended, and says how.
+async fn drive(server: &Server, verb: &str, request: Value) -> Value {
+    let (status, begun) = answer(server.post(&format!("/v1/{verb}"), request.to_string())).await;
+    assert_eq!(status.as_u16(), 202, "{begun}");
+    assert_eq!((&begun["verb"], &begun["outcome"]), (&json!(verb), &Value::Null), "{begun}");
+    ended(server).await
+}
+
+async fn ended(server: &Server) -> Value {
+    let driven = || async { Some(answer(server.get("/v1/drive")).await.1).filter(|drive| !drive["outcome"].is_null()) };
+    eventually(Duration::from_secs(120), driven).await.unwrap()
+}
+
+/// B20, C: the whole cutover over HTTP, there and back, under load; and whoever looks on sees it.
+#[tokio::test]
+async fn b14_a_cutover_is_driven_over_http_there_and_back_and_whoever_looks_sees_it() {
+    let world = World::new().await;
+    let load = world.load(4).await;
+    let server = serve(&world, &[]).await;
+    let (status, problem) = answer(server.get("/v1/drive")).await;
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (404, Some("NOT_FOUND")), "{problem}");
+    let (_, findings) = answer(server.post("/v1/check", "")).await;
+    assert_eq!(findings["blocking"], 0, "{findings}");
+    let mut events = server.get("/v1/events?after=0").send().await.unwrap();
+
+    let (status, _) = answer(server.post("/v1/run", json!({ "until": "ready", "reason": "CHG-7" }).to_string())).await;
+    assert_eq!(status.as_u16(), 202);
+    let (status, problem) = answer(server.post("/v1/run", "{}")).await;
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (409, Some("CONFLICT")), "one at a time: {problem}");
+    let ready = ended(&server).await;
+    assert_eq!((&ready["outcome"]["code"], &ready["reason"]), (&json!(0), &json!("CHG-7")), "{ready}");
+    assert_eq!(drive(&server, "run", json!({})).await["outcome"]["code"], 0);
+    assert_eq!(world.authority().await, "target");
+    for (verb, request, part) in
+        [("rollback", json!({ "reason": " " }), "`reason`"), ("rollback", json!({ "reason": "x", "confirm": "other" }), "`confirm`")]
+    {
+        let (status, problem) = answer(server.post(&format!("/v1/{verb}"), request.to_string())).await;
+        assert_eq!(status.as_u16(), 400, "{problem}");
+        assert!(problem["message"].as_str().unwrap().contains(part), "{problem}");
+    }
+    assert_eq!(drive(&server, "rollback", json!({ "reason": "and back" })).await["outcome"]["code"], 0);
+    assert_eq!(world.authority().await, "source");
+    let refused = drive(&server, "rollback", json!({ "reason": "once more" })).await;
+    assert_eq!(refused["outcome"]["code"], 1, "{refused}");
+    assert!(refused["outcome"]["message"].as_str().unwrap().contains("the source is in charge"), "{refused}");
+
+    let mut text = String::new();
+    while text.matches("event: outcome").count() < 4 {
+        let chunk = tokio::time::timeout(LIMIT, events.chunk()).await.expect("an outcome is missing").unwrap().expect("the stream ended");
+        text += std::str::from_utf8(&chunk).unwrap();
+    }
+    for kind in ["entry", "route", "step", "progress", "outcome"] {
+        assert!(text.contains(&format!("event: {kind}\n")), "no {kind}");
+    }
+    let audit = world.cutover(&["audit", "--output", "json"]).await.code(0).json();
+    let begun = audit["entries"].as_array().unwrap().iter().find(|entry| entry["reason"] == "CHG-7").unwrap();
+    assert_eq!(begun["actor"], "anybody", "the token's name, where there is one");
+    world.judge(load).await;
+}
+
+/// A server that is told to end in the middle of a preparation stops it first, and the next one goes on.
+#[tokio::test]
+async fn a_server_that_ends_stops_what_it_drives_and_another_goes_on() {
+    let world = World::of(15, 15, "[copy]\nmax_rate = \"1MB\"\n").await;
+    let mut server = serve(&world, &[]).await;
+    let mut events = server.get("/v1/events").send().await.unwrap();
+    let (status, _) = answer(server.post("/v1/run", json!({ "until": "ready" }).to_string())).await;
+    assert_eq!(status.as_u16(), 202);
+    let mut text = String::new();
+    while !text.contains("event: progress") {
+        let chunk = tokio::time::timeout(LIMIT, events.chunk()).await.expect("nothing is told").unwrap().expect("the stream ended");
+        text += std::str::from_utf8(&chunk).unwrap();
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.child.id().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = tokio::time::timeout(LIMIT, server.child.wait()).await.expect("it does not end").unwrap();
+    assert!(ended.success(), "{ended}");
+    world.write_plan("");
+    let another = serve(&world, &[]).await;
+    assert_eq!(drive(&another, "run", json!({ "until": "ready" })).await["outcome"]["code"], 0);
+    assert_eq!(world.phase().await, "following");
+}
+
 /// Resolution 3: a server that is cut off from the journal can't know whether writes were closed, so it refuses them; and
 /// reads stay where they were.
 #[tokio::test]

@@ -1,0 +1,301 @@
+//! The verbs that change something. This server drives one of them at a time; who drives the cutover at all, of several
+//! servers and command lines, is the journal's to say.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::{
+    Json,
+    extract::{State, rejection::JsonRejection},
+    http::StatusCode,
+};
+use cutover_api::{Code, CompleteRequest, Drive, Outcome, Problem, RollbackRequest, RunRequest, Until};
+use cutover_engine::{EngineError, Failpoint, Goal, Notice, Report};
+use serde_json::json;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    auth::Caller,
+    permits::{unreadable, whole_ms},
+    problem::Refusal,
+    serve::App,
+};
+
+/// The longest reason. Unit: characters.
+const MOST_REASON: usize = 1_000;
+
+/// What is driven, or was driven last.
+#[derive(Debug, Default)]
+pub(crate) struct Wheel {
+    work: Mutex<Option<Work>>,
+}
+
+#[derive(Debug)]
+struct Work {
+    drive: Drive,
+    began: Instant,
+    /// Asks it to stop, as Ctrl-C does.
+    stop: watch::Sender<bool>,
+    /// Becomes true when it has ended.
+    ended: watch::Sender<bool>,
+}
+
+impl Work {
+    fn now(&self) -> Drive {
+        let elapsed_ms = if self.drive.outcome.is_some() { self.drive.elapsed_ms } else { whole_ms(self.began.elapsed()) };
+        Drive { elapsed_ms, ..self.drive.clone() }
+    }
+}
+
+/// What to do.
+enum Verb {
+    Run(Goal),
+    Rollback { give_up: bool },
+    Complete,
+}
+
+impl Verb {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Rollback { .. } => "rollback",
+            Self::Complete => "complete",
+        }
+    }
+}
+
+/// Drives the cutover on: prepares, copies, follows, verifies, and switches. Goes on from wherever it stands.
+#[utoipa::path(post, path = "/v1/run", tag = "drive", request_body = RunRequest, responses(
+    (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
+    (status = 400, description = "Not understood, or not confirmed", body = Problem),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 409, description = "This server drives already", body = Problem),
+    (status = 413, description = "Too large", body = Problem),
+    (status = 415, description = "No JSON", body = Problem),
+    (status = 503, description = "The server is closing", body = Problem)
+))]
+pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<RunRequest>) -> Answer {
+    let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
+    let goal = match request.until {
+        Until::Ready => Goal::Ready,
+        Until::Switched => Goal::Switched,
+    };
+    if goal == Goal::Switched && !app.cutover.plan().switch.reverse && !confirmed(&app, request.confirm.as_deref())? {
+        let name = &app.cutover.plan().name;
+        return Err(Refusal::new(Code::BadRequest, "the plan keeps no way back, so a switch wants to be confirmed")
+            .hint(format!("send \"confirm\": \"{name}\"")));
+    }
+    begin(&app, caller, Verb::Run(goal), request.reason)
+}
+
+/// Goes back, keeping what the target took. With the plan's name confirmed, and the source in charge: gives the cutover up.
+#[utoipa::path(post, path = "/v1/rollback", tag = "drive", request_body = RollbackRequest, responses(
+    (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
+    (status = 400, description = "Not understood, or without a reason", body = Problem),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 409, description = "This server drives already", body = Problem),
+    (status = 413, description = "Too large", body = Problem),
+    (status = 415, description = "No JSON", body = Problem),
+    (status = 503, description = "The server is closing", body = Problem)
+))]
+pub(crate) async fn rollback(State(app): State<App>, caller: Caller, request: Asked<RollbackRequest>) -> Answer {
+    let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
+    if request.reason.trim().is_empty() {
+        return Err(Refusal::new(Code::BadRequest, "`reason` is empty").hint("say in a few words why, for the journal"));
+    }
+    let give_up = confirmed(&app, request.confirm.as_deref())?;
+    begin(&app, caller, Verb::Rollback { give_up }, request.reason)
+}
+
+/// The target stays. The way back remains until `cutover retire`.
+#[utoipa::path(post, path = "/v1/complete", tag = "drive", request_body = CompleteRequest, responses(
+    (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
+    (status = 400, description = "Not understood", body = Problem),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 409, description = "This server drives already", body = Problem),
+    (status = 413, description = "Too large", body = Problem),
+    (status = 415, description = "No JSON", body = Problem),
+    (status = 503, description = "The server is closing", body = Problem)
+))]
+pub(crate) async fn complete(State(app): State<App>, caller: Caller, request: Asked<CompleteRequest>) -> Answer {
+    let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
+    begin(&app, caller, Verb::Complete, request.reason)
+}
+
+/// What this server drives, or drove last.
+#[utoipa::path(get, path = "/v1/drive", tag = "drive", responses(
+    (status = 200, description = "What it drives, or drove last", body = Drive),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 404, description = "It has driven nothing yet", body = Problem)
+))]
+pub(crate) async fn driven(State(app): State<App>) -> Result<Json<Drive>, Refusal> {
+    app.wheel.now().map(Json).ok_or_else(nothing)
+}
+
+/// Asks what is driven to stop, as Ctrl-C does: before the commit point a switch is undone, after it, it is finished.
+#[utoipa::path(post, path = "/v1/stop", tag = "drive", responses(
+    (status = 202, description = "It stops; GET /v1/drive says when it has", body = Drive),
+    (status = 401, description = "No token that is known", body = Problem),
+    (status = 403, description = "The token's role may not", body = Problem),
+    (status = 404, description = "It has driven nothing yet", body = Problem)
+))]
+pub(crate) async fn stop(State(app): State<App>, caller: Caller) -> Answer {
+    tracing::info!(actor = caller.name, "asked to stop");
+    app.wheel.stop();
+    app.wheel.now().map(|drive| (StatusCode::ACCEPTED, Json(drive))).ok_or_else(nothing)
+}
+
+type Asked<T> = Result<Json<T>, JsonRejection>;
+type Answer = Result<(StatusCode, Json<Drive>), Refusal>;
+
+fn nothing() -> Refusal {
+    Refusal::new(Code::NotFound, "this server has driven nothing yet").hint("GET /v1/status says where the cutover stands")
+}
+
+/// Whether the plan's name was given; another name is an error.
+fn confirmed(app: &App, given: Option<&str>) -> Result<bool, Refusal> {
+    let name = &app.cutover.plan().name;
+    match given {
+        None => Ok(false),
+        Some(given) if given == name => Ok(true),
+        Some(_) => Err(Refusal::new(Code::BadRequest, "`confirm` is not the plan's name; nothing was done")),
+    }
+}
+
+fn begin(app: &App, caller: Caller, verb: Verb, reason: String) -> Answer {
+    if reason.chars().count() > MOST_REASON || reason.chars().any(char::is_control) {
+        return Err(Refusal::new(
+            Code::BadRequest,
+            format!("`reason` has at most {MOST_REASON} characters, none of which is a control character"),
+        ));
+    }
+    if *app.closing.borrow() {
+        return Err(Refusal::new(Code::Unavailable, "the server is closing").hint("ask another one, or this one once it is back"));
+    }
+    let drive = Drive { verb: verb.name().to_owned(), actor: caller.name, reason, elapsed_ms: 0, told: None, outcome: None };
+    let (stop, interrupt) = watch::channel(false);
+    app.wheel.take(Work { drive: drive.clone(), began: Instant::now(), stop, ended: watch::Sender::new(false) })?;
+    tokio::spawn(work(app.clone(), verb, drive.clone(), interrupt));
+    Ok((StatusCode::ACCEPTED, Json(drive)))
+}
+
+async fn work(app: App, verb: Verb, drive: Drive, interrupt: watch::Receiver<bool>) {
+    let listener = Listener { app: app.clone() };
+    let by =
+        cutover_engine::Drive { actor: drive.actor, reason: drive.reason, report: &listener, interrupt, failpoint: Failpoint::default() };
+    let done = match verb {
+        Verb::Run(goal) => app.cutover.run(by, goal).await,
+        Verb::Rollback { give_up } => app.cutover.rollback(by, give_up).await,
+        Verb::Complete => app.cutover.complete(by).await,
+    };
+    let outcome = match done {
+        Ok(_) => Outcome { code: 0, message: None, hint: None },
+        Err(error) => {
+            tracing::warn!(%error, verb = drive.verb, "driving ended");
+            Outcome { code: error.exit_code(), message: Some(public(&error)), hint: error.hint() }
+        }
+    };
+    app.watcher.tell("outcome", json!(outcome));
+    app.wheel.end(outcome);
+}
+
+/// What is said of a failure: not what a database said, which is for the log.
+fn public(error: &EngineError) -> String {
+    match error {
+        EngineError::Database { side, .. } => {
+            format!("{side}: the database refused, or could not be reached; the server's log says what it said")
+        }
+        EngineError::Journal(_) | EngineError::Append(_) => "the journal failed; the server's log says how".to_owned(),
+        EngineError::Io { doing, .. } => format!("{doing}: failed; the server's log says why"),
+        other => other.to_string(),
+    }
+}
+
+impl Wheel {
+    fn take(&self, work: Work) -> Result<(), Refusal> {
+        let mut current = self.lock();
+        if let Some(current) = current.as_ref().filter(|current| current.drive.outcome.is_none()) {
+            let message = format!("this server drives already: `{}`, asked for by {}", current.drive.verb, current.drive.actor);
+            return Err(Refusal::new(Code::Conflict, message).hint("GET /v1/drive says how far it is; POST /v1/stop stops it"));
+        }
+        *current = Some(work);
+        Ok(())
+    }
+
+    fn now(&self) -> Option<Drive> {
+        self.lock().as_ref().map(Work::now)
+    }
+
+    fn tell(&self, line: String) {
+        if let Some(work) = self.lock().as_mut() {
+            work.drive.told = Some(line);
+        }
+    }
+
+    fn end(&self, outcome: Outcome) {
+        if let Some(work) = self.lock().as_mut() {
+            work.drive.elapsed_ms = whole_ms(work.began.elapsed());
+            work.drive.outcome = Some(outcome);
+            work.ended.send_replace(true);
+        }
+    }
+
+    fn stop(&self) {
+        if let Some(work) = self.lock().as_ref() {
+            work.stop.send_replace(true);
+        }
+    }
+
+    /// Asks what is driven to stop, and waits until it has: a switch that has begun is undone or finished, never left.
+    pub(crate) async fn rest(&self) {
+        let ended = self.lock().as_ref().filter(|work| work.drive.outcome.is_none()).map(|work| work.ended.subscribe());
+        if let Some(mut ended) = ended {
+            self.stop();
+            // Nobody else can end it.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Work>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the stream of events what a driver tells. Journal entries come from the journal itself.
+struct Listener {
+    app: App,
+}
+
+impl Report for Listener {
+    fn notice(&self, notice: &Notice<'_>) {
+        let (kind, data, line) = match notice {
+            Notice::Step(step) => {
+                let spec = step.spec(true);
+                let data = json!({ "step": spec.name, "establishes": spec.establishes });
+                ("step", data, Some(format!("{}: {}", spec.name, spec.establishes)))
+            }
+            Notice::Progress(progress) => {
+                let data = json!({
+                    "what": progress.what, "done": progress.done, "total": progress.total, "unit": progress.unit,
+                    "per_second": progress.per_second, "eta_seconds": progress.eta_seconds, "detail": progress.detail,
+                });
+                let line = format!("{}: {} of {} {}, {}", progress.what, progress.done, progress.total, progress.unit, progress.detail);
+                ("progress", data, Some(line))
+            }
+            Notice::Waiting { step, line, seconds } => {
+                let text = format!("{step}: {line}, for {seconds} s");
+                ("waiting", json!({ "step": step, "line": line, "seconds": seconds }), Some(text))
+            }
+            Notice::Note(text) => ("note", json!({ "text": text }), Some(text.clone())),
+            Notice::Warning(text) => ("warning", json!({ "text": text }), Some(text.clone())),
+            Notice::Action(_) | Notice::ActionDone(..) | Notice::Journalled(..) => return,
+        };
+        if let Some(line) = line {
+            self.app.wheel.tell(line);
+        }
+        self.app.watcher.tell(kind, data);
+    }
+}
