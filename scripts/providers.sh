@@ -2,6 +2,7 @@
 # Fetches stock OpenFeature providers that the tests ask our server with, into .servers/providers/ (or $CUTOVER_SERVERS):
 #   node/     @openfeature/ofrep-provider with its SDK        (npm)
 #   python/   openfeature-provider-ofrep with its SDK         (PyPI)
+# and schemathesis/, which asks it whatever its OpenAPI document allows (PyPI).
 # usage: scripts/providers.sh
 # What is there already is left alone, so a second run is quick; each is put together aside and moved into place by one rename.
 set -eu
@@ -10,6 +11,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 servers=${CUTOVER_SERVERS:-$root/.servers}/providers
 node="@openfeature/server-sdk@1.23.0 @openfeature/ofrep-provider@0.1.3"
 python="openfeature-sdk==0.10.0 openfeature-provider-ofrep==0.3.0"
+schemathesis="schemathesis==4.32.5"
 
 fail() {
   printf 'error: %s\n\nhint: %s\n' "$1" "$2" >&2
@@ -41,10 +43,15 @@ if ! here node "$node"; then
     { tail -n 3 "$work/npm.log" >&2; fail "npm could not fetch $node" "check the network and npm's registry"; }
   place "$work" node "$node"
 fi
-if ! here python "$python"; then
+# packages NAME WHAT: from PyPI, with what they need.
+packages() {
+  here "$1" "$2" && return
   work=$(mktemp -d "$servers/.new.XXXXXX")
   # shellcheck disable=SC2086
-  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --target "$work" $python >"$work/pip.log" 2>&1 ||
-    { tail -n 3 "$work/pip.log" >&2; fail "pip could not fetch $python" "check the network and pip's index"; }
-  place "$work" python "$python"
-fi
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --target "$work" $2 >"$work/pip.log" 2>&1 ||
+    { tail -n 3 "$work/pip.log" >&2; fail "pip could not fetch $2" "check the network and pip's index"; }
+  place "$work" "$1" "$2"
+}
+
+packages python "$python"
+packages schemathesis "$schemathesis"

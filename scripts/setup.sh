@@ -59,7 +59,7 @@ has_program() {
 # Whether scripts/servers.sh has been here. Which versions there have to be is for that script to say.
 fetched() {
   compgen -G "$servers/postgresql/*/.version" >/dev/null && compgen -G "$servers/tools/*/.version" >/dev/null &&
-    compgen -G "$servers/providers/python/.version" >/dev/null
+    compgen -G "$servers/providers/schemathesis/.version" >/dev/null
 }
 
 install() {

@@ -22,6 +22,7 @@ pub struct RunRequest {
     #[serde(default)]
     pub until: Until,
     /// Why, for the journal. At most 1,000 characters.
+    #[cfg_attr(feature = "openapi", schema(max_length = 1000, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     #[serde(default)]
     pub reason: String,
     /// The plan's name, where the plan keeps no way back.
@@ -34,6 +35,14 @@ pub struct RunRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RollbackRequest {
     /// Why, for the journal. At most 1,000 characters.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            min_length = 1,
+            max_length = 1000,
+            pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\u0000-\\u001f\\u007f-\\u009f\\s][^\\u0000-\\u001f\\u007f-\\u009f]*$"
+        )
+    )]
     pub reason: String,
     /// The plan's name: give the cutover up, and remove what it made in both databases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +54,7 @@ pub struct RollbackRequest {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CompleteRequest {
     /// Why, for the journal. At most 1,000 characters.
+    #[cfg_attr(feature = "openapi", schema(max_length = 1000, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     #[serde(default)]
     pub reason: String,
 }

@@ -52,11 +52,14 @@ pub enum Writes {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PermitRequest {
     /// Who asks, for a person: a pod's name. At most 200 characters.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub instance: String,
     /// Made up by the process when it starts, so that two that have the same name are two. At most 64 characters.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub incarnation: String,
     /// The database that this process is connected to, as it knows it: `host`, `host:port`, `host:port/database` or a
-    /// URL, of which the password is thrown away.
+    /// URL, of which the password is thrown away. At most 500 characters.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 500, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// The epoch that it acts on: no write of its is under way under an older one. None while it acts on nothing yet.

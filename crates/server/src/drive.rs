@@ -66,10 +66,10 @@ impl Verb {
 /// Drives the cutover on: prepares, copies, follows, verifies, and switches. Goes on from wherever it stands.
 #[utoipa::path(post, path = "/v1/run", tag = "drive", request_body = RunRequest, responses(
     (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
-    (status = 400, description = "Not understood, or not confirmed", body = Problem),
+    (status = 400, description = "Not understood", body = Problem),
     (status = 401, description = "No token that is known", body = Problem),
     (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "This server drives already", body = Problem),
+    (status = 409, description = "This server drives already, or it is not confirmed with the plan's name", body = Problem),
     (status = 413, description = "Too large", body = Problem),
     (status = 415, description = "No JSON", body = Problem),
     (status = 503, description = "The server is closing", body = Problem)
@@ -82,7 +82,7 @@ pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<R
     };
     if goal == Goal::Switched && !app.cutover.plan().switch.reverse && !confirmed(&app, request.confirm.as_deref())? {
         let name = &app.cutover.plan().name;
-        return Err(Refusal::new(Code::BadRequest, "the plan keeps no way back, so a switch wants to be confirmed")
+        return Err(Refusal::new(Code::Conflict, "the plan keeps no way back, so a switch wants to be confirmed")
             .hint(format!("send \"confirm\": \"{name}\"")));
     }
     begin(&app, caller, Verb::Run(goal), request.reason)
@@ -94,7 +94,7 @@ pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<R
     (status = 400, description = "Not understood, or without a reason", body = Problem),
     (status = 401, description = "No token that is known", body = Problem),
     (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "This server drives already", body = Problem),
+    (status = 409, description = "This server drives already, or it is not confirmed with the plan's name", body = Problem),
     (status = 413, description = "Too large", body = Problem),
     (status = 415, description = "No JSON", body = Problem),
     (status = 503, description = "The server is closing", body = Problem)
@@ -114,7 +114,7 @@ pub(crate) async fn rollback(State(app): State<App>, caller: Caller, request: As
     (status = 400, description = "Not understood", body = Problem),
     (status = 401, description = "No token that is known", body = Problem),
     (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "This server drives already", body = Problem),
+    (status = 409, description = "This server drives already, or it is not confirmed with the plan's name", body = Problem),
     (status = 413, description = "Too large", body = Problem),
     (status = 415, description = "No JSON", body = Problem),
     (status = 503, description = "The server is closing", body = Problem)
@@ -161,7 +161,7 @@ fn confirmed(app: &App, given: Option<&str>) -> Result<bool, Refusal> {
     match given {
         None => Ok(false),
         Some(given) if given == name => Ok(true),
-        Some(_) => Err(Refusal::new(Code::BadRequest, "`confirm` is not the plan's name; nothing was done")),
+        Some(_) => Err(Refusal::new(Code::Conflict, "`confirm` is not the plan's name; nothing was done")),
     }
 }
 

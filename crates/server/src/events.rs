@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 
 use crate::{
     problem::Refusal,
+    read::Count,
     serve::App,
     view::{Told, View},
 };
@@ -38,12 +39,12 @@ const TICKET_LIFE: Duration = Duration::from_secs(300);
 #[derive(Debug, Deserialize)]
 pub(crate) struct After {
     /// Those behind the entry with this number.
-    after: Option<u64>,
+    after: Option<Count>,
 }
 
 /// Each entry of the journal, each route, and what a driver in this server tells, as it comes.
 #[utoipa::path(get, path = "/v1/events", tag = "look", params(
-    ("after" = Option<u64>, Query, description = "Begins behind the entry with this number; 0 for all. Else with what comes from now on"),
+    ("after" = Option<i64>, Query, minimum = 0, description = "Begins behind the entry with this number; 0 for all. Else with what comes from now on"),
     ("last-event-id" = Option<String>, Header, description = "The same, as a browser says it when it connects again")
 ), responses(
     (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`", body = String, content_type = "text/event-stream"),
@@ -56,7 +57,7 @@ pub(crate) async fn journal(State(app): State<App>, Query(after): Query<After>, 
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     // Subscribed first: nothing is missed between what is read and what is told.
     let live = app.watcher.told();
-    let after = resumed.or(after.after).unwrap_or_else(|| app.watcher.now().revision);
+    let after = resumed.or(after.after.map(u64::from)).unwrap_or_else(|| app.watcher.now().revision);
     let reader = Reader { ready: VecDeque::new(), told: after, behind: true, live, closing: app.closing.clone(), app };
     let events = stream::unfold(reader, |mut reader| async move { Some((Ok::<_, Infallible>(reader.next().await?), reader)) });
     Ok(sse(events))

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use cutover_core::clients::{Context, Evaluation, FlagError, Flags, Renewal};
+use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Renewal};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -34,15 +34,21 @@ const MOST_NAME: usize = 200;
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Evaluated {
     key: String,
-    /// A boolean or a string.
-    #[schema(value_type = Object)]
-    value: Value,
+    value: FlagValue,
     variant: String,
     /// TARGETING_MATCH, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
     reason: String,
     /// Flat: strings, numbers and booleans.
     #[schema(value_type = Object)]
     metadata: Value,
+}
+
+/// A boolean or a string.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+enum FlagValue {
+    Flag(bool),
+    Text(String),
 }
 
 /// All flags, for one context.
@@ -94,7 +100,7 @@ impl EvaluationRequest {
 }
 
 /// Evaluates one flag.
-#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "ofrep", params(("key" = String, Path)), request_body = EvaluationRequest, responses(
+#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "ofrep", params(("key" = String, Path)), request_body = Option<EvaluationRequest>, responses(
     (status = 200, description = "The flag's value", body = Evaluated),
     (status = 400, description = "The context can't be understood", body = EvaluationFailure),
     (status = 401, description = "No token that is known", body = EvaluationFailure),
@@ -122,7 +128,7 @@ pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: B
 }
 
 /// Evaluates all flags.
-#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags", tag = "ofrep", request_body = EvaluationRequest, responses(
+#[utoipa::path(post, path = "/ofrep/v1/evaluate/flags", tag = "ofrep", request_body = Option<EvaluationRequest>, responses(
     (status = 200, description = "All flags' values", body = Bulk, headers(("etag" = String, description = "Changes with any value"))),
     (status = 304, description = "Nothing has changed since the ETag in If-None-Match"),
     (status = 400, description = "The context can't be understood", body = EvaluationFailure),
@@ -199,7 +205,10 @@ fn evaluated(app: &App, view: &View, key: String, evaluation: Evaluation, lease:
     let reason = serde_json::to_value(evaluation.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned));
     Evaluated {
         key,
-        value: serde_json::to_value(evaluation.value).unwrap_or_default(),
+        value: match evaluation.value {
+            clients::Value::Flag(flag) => FlagValue::Flag(flag),
+            clients::Value::Text(text) => FlagValue::Text(text),
+        },
         variant: evaluation.variant,
         reason: reason.unwrap_or_default(),
         metadata,
@@ -248,7 +257,7 @@ pub(crate) fn refuse(path: &str, refusal: Refusal) -> Response {
 }
 
 /// Tells whoever keeps flags that there are others.
-#[utoipa::path(get, path = "/ofrep/v1/events", tag = "ofrep", params(("ticket" = Option<String>, Query, description = "From the answer that named this address")), responses(
+#[utoipa::path(get, path = "/ofrep/v1/events", tag = "ofrep", security(()), params(("ticket" = Option<String>, Query, description = "From the answer that named this address")), responses(
     (status = 200, description = "Server-sent events: `refetchEvaluation` with each change", body = String, content_type = "text/event-stream"),
     (status = 401, description = "The ticket is not known, or has expired", body = EvaluationFailure)
 ))]

@@ -59,8 +59,8 @@ pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refu
 
 /// The journal's entries, oldest first.
 #[utoipa::path(get, path = "/v1/journal", tag = "look", params(
-    ("after" = Option<u64>, Query, description = "Those behind the entry with this number"),
-    ("limit" = Option<usize>, Query, description = "At most so many; 1,000 where none is given, and never more")
+    ("after" = Option<i64>, Query, minimum = 0, description = "Those behind the entry with this number"),
+    ("limit" = Option<i32>, Query, minimum = 0, maximum = 65535, description = "At most so many; 1,000 where none is given, and never more")
 ), responses(
     (status = 200, description = "Entries", body = Journal),
     (status = 400, description = "Not understood", body = Problem),
@@ -70,9 +70,9 @@ pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refu
 ))]
 pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Journal>, Refusal> {
     let entries = app.cutover.entries().await.map_err(|error| Refusal::unavailable(&error))?;
-    let after = page.after.unwrap_or(0);
+    let after = page.after.map_or(0, u64::from);
     let newest = entries.last().map_or(0, |entry| entry.seq);
-    let wanted = entries.iter().filter(|entry| entry.seq > after).take(page.limit.unwrap_or(MOST_ENTRIES).min(MOST_ENTRIES));
+    let wanted = entries.iter().filter(|entry| entry.seq > after).take(page.limit.map_or(MOST_ENTRIES, usize::from).min(MOST_ENTRIES));
     let entries = wanted.map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
     Ok(Json(Journal { newest, entries }))
 }
@@ -94,8 +94,27 @@ pub(crate) async fn audit(State(app): State<App>) -> Result<Json<Audit>, Refusal
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
-    after: Option<u64>,
-    limit: Option<usize>,
+    after: Option<Count>,
+    limit: Option<u16>,
+}
+
+/// A number of an entry, as the store can have it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct Count(u64);
+
+impl TryFrom<i64> for Count {
+    type Error = std::num::TryFromIntError;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        u64::try_from(number).map(Self)
+    }
+}
+
+impl From<Count> for u64 {
+    fn from(count: Count) -> Self {
+        count.0
+    }
 }
 
 /// Every step.
