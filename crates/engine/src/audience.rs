@@ -55,3 +55,7 @@ fn heard(row: &Row) -> Heard {
         .unwrap_or_else(|error| Report { names: vec![format!("{}: its row can't be read: {error}", row.server)], ..Report::default() });
     Heard { server: row.server.clone(), beat: row.beat, lease_ms: row.lease_ms, report }
 }
+
+#[cfg(test)]
+#[path = "audience_tests.rs"]
+mod tests;
