@@ -94,7 +94,8 @@ pub struct Acknowledged {
     pub servers: u64,
     /// Their clients.
     pub clients: u64,
-    /// When it was the last one's turn, in milliseconds after the entry that raised the epoch.
+    /// When it was the last one's turn, in milliseconds: for a hold after the pause began, for an opening after the gate
+    /// was open.
     pub after_ms: u64,
 }
 
