@@ -293,9 +293,10 @@ pub(crate) struct Serve {
     /// Can be reached from outside, and asks for no token. Only where the network keeps others out.
     #[arg(long)]
     pub(crate) without_tokens: bool,
-    /// How long clients may rely on an answer without asking again. A switch waits so long for one that is silent.
-    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = lease)]
-    pub(crate) lease: Duration,
+    /// How long clients may rely on an answer without asking again; the plan's `lease` where it is not given, else 2s. A
+    /// switch waits so long for one that is silent.
+    #[arg(long, value_name = "DURATION", value_parser = lease)]
+    pub(crate) lease: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -148,7 +148,11 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
         }
         Event::SwitchStarted { to, attempt } => format!("switch to the {to}, attempt {attempt}"),
         Event::Armed { tables } => format!("armed {tables} tables"),
-        Event::Fenced { fence, closed_after_ms } => format!("fenced at {} after {closed_after_ms} ms", fence.lsn),
+        Event::Fenced { fence, closed_after_ms, acknowledged } => {
+            let heard =
+                acknowledged.map(|all| format!(", {} clients of the flags had acknowledged after {} ms", all.clients, all.after_ms));
+            format!("fenced at {} after {closed_after_ms} ms{}", fence.lsn, heard.unwrap_or_default())
+        }
         Event::Drained { sequences, after_ms, changes } => {
             let compared = changes.as_ref().map(|changes| {
                 format!(
@@ -160,7 +164,7 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
             format!("drained after {after_ms} ms, {sequences} sequences set{}", compared.unwrap_or_default())
         }
         Event::Committed => "committed: the other side is in charge".to_owned(),
-        Event::Opened { pause_ms } => format!("open after a pause of {pause_ms} ms"),
+        Event::Opened { pause_ms, .. } => format!("open after a pause of {pause_ms} ms"),
         Event::Abandoned { why, .. } => format!("given up: {why}"),
         Event::Undone { pause_ms } => format!("undone: writes go on at the old side; they were held for {pause_ms} ms"),
         Event::Restored => "restored: the old side is followed as before".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Changes, Fence, Identity, PlanRef, Shape, Side, Snapshot, Verification, VerifiedTable, plan::Filter};
+use crate::{Acknowledged, Changes, Fence, Identity, PlanRef, Shape, Side, Snapshot, Verification, VerifiedTable, plan::Filter};
 
 /// What somebody asks for, or what a step was observed to have done.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +82,8 @@ pub enum Command {
         fence: Fence,
         /// Milliseconds after the pause began.
         closed_after_ms: u64,
+        /// Who had acknowledged by then that writes are held.
+        acknowledged: Option<Acknowledged>,
     },
     /// The new side holds everything.
     Drained {
@@ -98,6 +100,8 @@ pub enum Command {
     Opened {
         /// Length of the pause in milliseconds.
         pause_ms: u64,
+        /// Whom the opening waited for.
+        acknowledged: Option<Acknowledged>,
     },
     /// The smoke test passed.
     Smoked,

@@ -87,6 +87,18 @@ pub struct Changes {
     pub unchecked: Vec<String>,
 }
 
+/// Who was waited for until the last of them had acknowledged an epoch, or could not act on an older one any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Servers that give leases.
+    pub servers: u64,
+    /// Their clients.
+    pub clients: u64,
+    /// When it was the last one's turn, in milliseconds: for a hold after the pause began, for an opening after the gate
+    /// was open.
+    pub after_ms: u64,
+}
+
 /// A table of which every row was the same on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedTable {
@@ -204,6 +216,9 @@ pub enum Event {
         fence: Fence,
         /// When the gate was closed, in milliseconds after the pause began.
         closed_after_ms: u64,
+        /// A7: who had acknowledged by then that writes are held; none where the plan has no flags.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        acknowledged: Option<Acknowledged>,
     },
     /// The new side holds all of the old one's data, durably, and the way back runs.
     Drained {
@@ -221,6 +236,9 @@ pub enum Event {
     Opened {
         /// How long the pause lasted, in milliseconds, from its first effect to the open gate.
         pause_ms: u64,
+        /// Whom the opening waited for; none where it waited for nobody, or a driver before us had committed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        acknowledged: Option<Acknowledged>,
     },
     /// The smoke test passed.
     Smoked,

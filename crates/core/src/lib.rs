@@ -16,7 +16,7 @@ mod step;
 mod transition;
 
 pub use command::{Command, Illegal, Refusal};
-pub use event::{Changes, Event, Fence, Identity, PlanRef, Shape, Snapshot, Verification, VerifiedTable};
+pub use event::{Acknowledged, Changes, Event, Fence, Identity, PlanRef, Shape, Snapshot, Verification, VerifiedTable};
 pub use lsn::{Lsn, ParseLsnError};
 pub use plan::Plan;
 pub use route::{Ladder, Route, Stage, Writes};

@@ -49,10 +49,12 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         (Command::Switch { to }, _) => start_switch(state, to),
         (Command::Armed { tables }, Phase::Arming(_)) => Ok(vec![Event::Armed { tables }]),
         (Command::BeginPause, Phase::Armed(_)) => Ok(vec![Event::FencingStarted]),
-        (Command::Fenced { fence, closed_after_ms }, Phase::Fencing(_)) => Ok(vec![Event::Fenced { fence, closed_after_ms }]),
+        (Command::Fenced { fence, closed_after_ms, acknowledged }, Phase::Fencing(_)) => {
+            Ok(vec![Event::Fenced { fence, closed_after_ms, acknowledged }])
+        }
         (Command::Drained { sequences, after_ms, changes }, Phase::Fenced(..)) => Ok(vec![Event::Drained { sequences, after_ms, changes }]),
         (Command::Commit, Phase::Drained(..)) => Ok(vec![Event::Committed]),
-        (Command::Opened { pause_ms }, Phase::Opening(_)) => Ok(vec![Event::Opened { pause_ms }]),
+        (Command::Opened { pause_ms, acknowledged }, Phase::Opening(_)) => Ok(vec![Event::Opened { pause_ms, acknowledged }]),
         (Command::Smoked, Phase::Smoking(_)) => Ok(vec![Event::Smoked]),
         (Command::Abandon { why, differences }, _) => abandon(state, why, differences),
         (Command::Undone { pause_ms }, Phase::Undoing(_)) => Ok(vec![Event::Undone { pause_ms }]),
@@ -201,7 +203,7 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
             state.authority = switch.to;
             Phase::Opening(switch)
         }
-        (Event::Opened { pause_ms }, Phase::Opening(switch)) => {
+        (Event::Opened { pause_ms, .. }, Phase::Opening(switch)) => {
             state.pauses.push(Pause { opened: switch.to, pause_ms: *pause_ms, undone: false });
             if state.shape.smoke { Phase::Smoking(switch) } else { Phase::Following }
         }

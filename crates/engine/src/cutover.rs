@@ -1,15 +1,18 @@
 //! One cutover: its plan, its journal, its traffic; and the verbs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use cutover_core::{
     Command, Phase, Plan, PlanRef, Preparation, Refusal, Shape, Side, State, decide,
-    plan::{Check, DatabaseUrl, SslMode, TableSettings},
+    plan::{Check, TableSettings},
 };
-use cutover_journal::{Entry, Journal, PostgresJournal, Tampered, Verified, open_postgres, open_sqlite};
+use cutover_journal::{Entry, Journal, Tampered, Verified};
 use cutover_postgres::{
     catalogue::QualifiedName,
-    connect::{Purpose, connect, tls_config},
+    connect::{Purpose, connect},
     coverage::{Coverage, LeftOut, left_out},
     limit::Limits,
     names::Names,
@@ -21,9 +24,10 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use crate::{
-    Drive, EngineError, EngineResult, Notice, Status, archive,
+    Drive, EngineError, EngineResult, Notice, Status, archive, audience,
     describe::{self, StepPlan},
     driver::Driver,
+    journal,
     log::fold,
     rehearse, status,
 };
@@ -34,7 +38,7 @@ pub struct Cutover {
     pub(crate) digest: String,
     pub(crate) names: Names,
     pub(crate) folder: PathBuf,
-    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) journal: Arc<dyn Journal>,
     pub(crate) fleet: Fleet,
     pub(crate) tools: Vec<PathBuf>,
 }
@@ -63,15 +67,10 @@ impl Cutover {
 
     /// Opens one whose journal, where it is not in PostgreSQL, is in the folder `state`.
     pub(crate) async fn open_with(plan: Plan, plan_text: &str, folder: &Path, state: &Path, tools: Vec<PathBuf>) -> EngineResult<Self> {
-        let journal: Box<dyn Journal> = match &plan.journal {
-            Some(url) => Box::new(open_shared(url, &plan.name).await?),
-            None => {
-                std::fs::create_dir_all(state)
-                    .map_err(|source| EngineError::Io { doing: format!("making the folder {}", state.display()), source })?;
-                Box::new(open_sqlite(&state.join("journal.db"), &plan.name).await?)
-            }
-        };
-        let fleet = Fleet::new(build(&plan.traffic, folder).map_err(EngineError::Plan)?);
+        let journal = journal::open(&plan, state).await?;
+        let mut adapters = build(&plan.traffic, folder).map_err(EngineError::Plan)?;
+        adapters.extend(audience::flags(&plan, &journal));
+        let fleet = Fleet::new(adapters);
         let digest = hex::encode(Sha256::digest(plan_text.as_bytes()));
         Ok(Self { names: Names::new(&plan.name), digest, folder: folder.to_owned(), journal, fleet, tools, plan })
     }
@@ -362,20 +361,6 @@ impl Cutover {
         driver.run().await?;
         Ok(driver.state()?.clone())
     }
-}
-
-/// The journal in PostgreSQL. How it is encrypted is said by what checks certificates, as for the databases.
-async fn open_shared(url: &DatabaseUrl, plan: &str) -> EngineResult<PostgresJournal> {
-    let tls = match url.ssl_mode {
-        SslMode::Disable => None,
-        _ => Some(tls_config(url).map_err(|reason| EngineError::Mismatch {
-            what: format!("the journal's certificates: {reason}"),
-            hint: "sslrootcert names a file with root certificates in PEM form".to_owned(),
-        })?),
-    };
-    let ssl_mode = if url.ssl_mode.is_required() { SslMode::Require } else { url.ssl_mode };
-    let plain = DatabaseUrl { ssl_mode, ssl_root_cert: None, ..url.clone() };
-    Ok(open_postgres(&plain.conninfo(), tls, plan).await?)
 }
 
 /// How far the target has come, for the checks.

@@ -183,6 +183,7 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
             let endpoint = cutover.endpoint(side);
             traffic(cutover.fleet.adapters().iter().flat_map(|adapter| adapter.release_calls(&endpoint)).collect())
         }
+        Action::AwaitClients(side) => traffic(cutover.fleet.flags().map(|flags| flags.gather_calls(side)).unwrap_or_default()),
         Action::WriteMarker(side) => {
             at(side, format!("{}; SELECT pg_current_wal_insert_lsn()", gate::marker_sql(&format!("{side}/{epoch}"))))
         }

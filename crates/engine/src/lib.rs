@@ -1,12 +1,14 @@
 //! The only doer: observes, lets the core decide, journals, then acts.
 
 mod archive;
+mod audience;
 mod cutover;
 mod describe;
 mod driver;
 mod error;
 mod failpoint;
 mod follower;
+mod journal;
 mod log;
 mod perform;
 pub mod rehearse;

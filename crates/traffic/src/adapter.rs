@@ -10,7 +10,7 @@ use cutover_core::{
 use tokio::time::Instant;
 
 use crate::{
-    TrafficError,
+    Flags, TrafficError,
     command::{CommandAdapter, Commands},
     file::FileAdapter,
     pgbouncer::PgBouncer,
@@ -120,18 +120,24 @@ pub trait Adapter: Send + Sync {
     /// # Errors
     /// When that was not possible before `deadline`. Traffic is never let go on to another side.
     async fn release(&self, to: &Endpoint, deadline: Instant) -> Result<(), TrafficError>;
+
+    /// The same as [`Flags`], if it is: instances ask them, and so can be waited for.
+    fn flags(&self) -> Option<&Flags> {
+        None
+    }
 }
 
-/// Builds the adapters of a plan, in its order. `folder` is the plan file's, which relative paths start from.
+/// Builds the adapters of a plan, in its order. `folder` is the plan file's, which relative paths start from. Flags are
+/// not among them: they are made with who hears them, see [`Flags::new`].
 ///
 /// # Errors
 /// What the plan asks for and no adapter can do, such as an unknown placeholder.
 pub fn build(plans: &[Traffic], folder: &Path) -> Result<Vec<Box<dyn Adapter>>, TrafficError> {
-    plans.iter().map(|plan| build_one(plan, folder)).collect()
+    plans.iter().filter_map(|plan| build_one(plan, folder).transpose()).collect()
 }
 
-fn build_one(plan: &Traffic, folder: &Path) -> Result<Box<dyn Adapter>, TrafficError> {
-    Ok(match plan {
+fn build_one(plan: &Traffic, folder: &Path) -> Result<Option<Box<dyn Adapter>>, TrafficError> {
+    Ok(Some(match plan {
         Traffic::PgBouncer { admin_url, database, config_file } => {
             Box::new(PgBouncer::new(admin_url.clone(), database.clone(), folder.join(config_file))?)
         }
@@ -141,7 +147,8 @@ fn build_one(plan: &Traffic, folder: &Path) -> Result<Box<dyn Adapter>, TrafficE
             *timeout,
             folder.to_path_buf(),
         )),
-    })
+        Traffic::Flags { .. } => return Ok(None),
+    }))
 }
 
 /// Waits for `work` until `deadline`.

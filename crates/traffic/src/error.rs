@@ -2,6 +2,8 @@
 
 use std::{error::Error as _, io, path::PathBuf, process::ExitStatus, time::Duration};
 
+use crate::AudienceError;
+
 /// Why an adapter could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum TrafficError {
@@ -123,6 +125,40 @@ pub enum TrafficError {
         /// The end of what it printed.
         output: String,
     },
+    /// What the servers of the flags have heard can't be read.
+    #[error("{adapter}: what its servers have heard can't be read")]
+    Audience {
+        /// The adapter.
+        adapter: String,
+        /// Why.
+        source: AudienceError,
+    },
+    /// Somebody may still act on an older epoch. Clients go on.
+    #[error("{adapter}: {left} have not acknowledged epoch {epoch} after {} ms: {names}", waited.as_millis())]
+    Unheard {
+        /// The adapter.
+        adapter: String,
+        /// The epoch.
+        epoch: u64,
+        /// How long they were waited for.
+        waited: Duration,
+        /// How many servers and clients.
+        left: u64,
+        /// Some of them, with why.
+        names: String,
+    },
+    /// Clients are left whose writes don't go to the side in charge, or that have not heard which one that is.
+    #[error("{adapter}: after {rollout:?} {left} clients are left in the way: {names}")]
+    Astray {
+        /// The adapter.
+        adapter: String,
+        /// How long the plan lets them be waited for.
+        rollout: Duration,
+        /// How many.
+        left: u64,
+        /// Some of them, with why.
+        names: String,
+    },
     /// Some adapters of a fleet failed.
     #[error("{}", joined(.0))]
     Several(
@@ -189,6 +225,8 @@ impl TrafficError {
             ),
             Self::File { source, .. } => source.hint()?,
             Self::CommandTimedOut { .. } => "give it a longer timeout, or make it quicker".to_owned(),
+            Self::Unheard { .. } => "see that these instances and servers are up, or choose a shorter `lease`".to_owned(),
+            Self::Astray { .. } => "stop these instances, then `cutover run` goes on with the opening".to_owned(),
             Self::Several(errors) => errors.iter().find_map(Self::hint)?,
             _ => return None,
         })
@@ -208,7 +246,7 @@ impl TrafficError {
     }
 
     pub(crate) fn is_time_out(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::CommandTimedOut { .. })
+        matches!(self, Self::TimedOut { .. } | Self::CommandTimedOut { .. } | Self::Unheard { .. })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
-use crate::{Adapter, Endpoint, Observation, Problem, TrafficError};
+use crate::{Adapter, Endpoint, Flags, Observation, Problem, TrafficError};
 
 /// How long letting go may take at least when holding failed, even past the deadline: leaving clients
 /// waiting is worse than being late.
@@ -27,6 +27,12 @@ impl Fleet {
     #[must_use]
     pub fn adapters(&self) -> &[Box<dyn Adapter>] {
         &self.adapters
+    }
+
+    /// The flags, if instances ask any.
+    #[must_use]
+    pub fn flags(&self) -> Option<&Flags> {
+        self.adapters.iter().find_map(|adapter| adapter.flags())
     }
 
     /// Whether at least one adapter makes clients wait.

@@ -1,6 +1,6 @@
 //! `cutover report`: what the cutover did, from the journal alone.
 
-use cutover_core::{Event, Side};
+use cutover_core::{Acknowledged, Event, Side};
 use cutover_journal::Entry;
 use serde::Serialize;
 
@@ -23,6 +23,10 @@ struct PauseLine {
     pause_ms: u64,
     /// Whether it was undone.
     undone: bool,
+    /// A7: when the last client of the flags had acknowledged that writes are held; none without flags.
+    acknowledged: Option<Acknowledged>,
+    /// Whom the opening waited for, from the commit point on; none where it waited for nobody.
+    gathered: Option<Acknowledged>,
     /// Who asked for it.
     actor: String,
     /// Why.
@@ -61,6 +65,11 @@ pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
                     pause.actor,
                     quoted(&pause.reason)
                 ));
+                for (heard, of) in [(pause.acknowledged, "acknowledged the hold"), (pause.gathered, "were at the new side")] {
+                    if let Some(Acknowledged { clients, after_ms, .. }) = heard {
+                        to_stdout(&format!("    {clients} clients of the flags {of} after {} ms", thousands(after_ms)));
+                    }
+                }
             }
         }
     }
@@ -75,9 +84,10 @@ fn pauses(entries: &[Entry]) -> Vec<PauseLine> {
     let mut pauses = Vec::new();
     let mut to = Side::Target;
     let mut began_at_ms = None;
+    let mut held = None;
     for entry in entries {
         let Ok(event) = serde_json::from_value::<Event>(entry.body.clone()) else { continue };
-        let (pause_ms, undone) = match event {
+        let (pause_ms, undone, gathered) = match event {
             Event::SwitchStarted { to: side, .. } => {
                 to = side;
                 began_at_ms = None;
@@ -85,17 +95,23 @@ fn pauses(entries: &[Entry]) -> Vec<PauseLine> {
             }
             Event::FencingStarted => {
                 began_at_ms = Some(entry.at_ms);
+                held = None;
                 continue;
             }
-            Event::Opened { pause_ms } => (pause_ms, false),
-            Event::Undone { pause_ms } => (pause_ms, true),
+            Event::Fenced { acknowledged, .. } => {
+                held = acknowledged;
+                continue;
+            }
+            Event::Opened { pause_ms, acknowledged } => (pause_ms, false, acknowledged),
+            Event::Undone { pause_ms } => (pause_ms, true, None),
             _ => continue,
         };
         // A switch that was given up before its pause held nobody up.
         let Some(began_at_ms) = began_at_ms.take() else { continue };
         let opened = if undone { to.other() } else { to };
         let (actor, reason) = (entry.actor.clone(), entry.reason.clone());
-        pauses.push(PauseLine { began_at_ms, opened_at_ms: entry.at_ms, opened, pause_ms, undone, actor, reason });
+        let (opened_at_ms, acknowledged) = (entry.at_ms, held.take());
+        pauses.push(PauseLine { began_at_ms, opened_at_ms, opened, pause_ms, undone, acknowledged, gathered, actor, reason });
     }
     pauses
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use cutover_core::clients::Places;
+use cutover_core::plan::Traffic;
 use cutover_engine::Cutover;
 use cutover_server::{Options, Role, ServerError, Tls, TokenFile, serve};
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +12,9 @@ use crate::{
     output::{Failure, Paint, print_json, to_stderr, to_stdout},
     plan_file, stop,
 };
+
+/// How long an answer counts where neither the plan nor the command says.
+const LEASE: Duration = Duration::from_secs(2);
 
 /// How long requests under way may go on after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
@@ -43,14 +46,15 @@ pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
 
 fn options(global: &Global, args: &Serve, cutover: &Cutover) -> Result<Options, Failure> {
     let plan = cutover.plan();
-    let places = Places::new([&plan.source.url, &plan.target.url], []).map_err(ServerError::Place)?;
+    let places = plan.places().map_err(ServerError::Place)?;
+    let planned = plan.traffic.iter().find_map(|traffic| if let Traffic::Flags { lease, .. } = traffic { Some(*lease) } else { None });
     let tls = args.tls_certificate.clone().zip(args.tls_key.clone()).map(|(certificate, key)| Tls { certificate, key });
     Ok(Options {
         listen: args.listen,
         tls,
         tokens: token_file(global, args.tokens.clone()),
         without_tokens: args.without_tokens,
-        lease: args.lease,
+        lease: args.lease.or(planned).unwrap_or(LEASE),
         places,
         grace: GRACE,
     })

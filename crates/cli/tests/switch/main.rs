@@ -11,6 +11,7 @@ mod contrib;
 mod controllers;
 mod faults;
 mod filters;
+mod flags;
 mod following;
 mod known;
 mod large_objects;

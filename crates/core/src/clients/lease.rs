@@ -67,6 +67,9 @@ pub struct Report {
     pub behind: u64,
     /// How many are connected to the side that is not in charge, or to one that nobody knows.
     pub astray: u64,
+    /// How many of those name a database that nobody knows, or none.
+    #[serde(default)]
+    pub unknown: u64,
     /// Some of those that are behind or astray, with why.
     pub names: Vec<String>,
 }
@@ -112,6 +115,7 @@ impl Clients {
             let astray = !client.place.is_some_and(|place| place.leads_to(authority));
             report.behind += u64::from(behind);
             report.astray += u64::from(astray);
+            report.unknown += u64::from(client.place.is_none());
             let why = match (behind, client.place) {
                 (true, _) => format!("acts on epoch {}", client.acknowledged),
                 (false, Some(Place::At(side))) if astray => format!("is connected to the {side}"),
@@ -153,7 +157,7 @@ mod tests {
         clients.renew(&Renewal { place: None, ..renewal("lost", Place::Through, Some(4), 1_000) }, 4).unwrap();
         clients.renew(&renewal("new", Place::At(Side::Target), Some(4), 1_000), 4).unwrap();
         let report = clients.report(0, 4, Side::Target);
-        assert_eq!((report.behind, report.astray), (0, 2));
+        assert_eq!((report.behind, report.astray, report.unknown), (0, 2, 1));
         assert_eq!(report.names, ["lost names no database that is known", "old is connected to the source"]);
         clients.leave("old");
         assert_eq!(clients.report(0, 4, Side::Target).clients, 2);

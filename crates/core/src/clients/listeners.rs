@@ -41,6 +41,8 @@ pub struct Verdict {
     pub behind: u64,
     /// Clients whose writes don't go to the side in charge.
     pub astray: u64,
+    /// How many of those name no database that is known.
+    pub unknown: u64,
     /// Some of them, with why.
     pub names: Vec<String>,
 }
@@ -67,6 +69,7 @@ impl Listeners {
             }
             verdict.behind += report.behind;
             verdict.astray += report.astray;
+            verdict.unknown += report.unknown;
             verdict.names.extend(report.names.iter().cloned());
         }
         verdict

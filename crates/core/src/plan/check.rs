@@ -1,5 +1,6 @@
 //! From the file to the plan: defaults, `${NAME}`, and what TOML's types cannot say.
 
+mod flags;
 mod sections;
 
 use std::{
@@ -69,7 +70,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
             smoke: raw.hooks.smoke.as_ref().map(|hook| reader.expand(hook)).transpose()?,
             timeout: reader.duration(raw.hooks.timeout.as_ref(), Duration::from_secs(600))?,
         },
-        traffic: raw.traffic.iter().map(|traffic| reader.traffic(traffic)).collect::<Result<_, _>>()?,
+        traffic: reader.all_traffic(&raw.traffic)?,
         checks: reader.checks(&raw.check)?,
         rehearse: reader.rehearse(&raw.rehearse)?,
     };
@@ -77,6 +78,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         let hint = "name two databases on two servers".to_owned();
         return Err(reader.fault(raw.target.url.span(), "source and target are the same database", Some(hint)));
     }
+    reader.places(&raw, &plan)?;
     Ok(plan)
 }
 
@@ -233,19 +235,28 @@ impl Reader<'_> {
 }
 
 impl file::Traffic {
-    fn keys(&self) -> [(&'static str, Option<&Text>); 11] {
+    /// Each key, with its place where it is there.
+    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 16] {
+        fn place<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
+            value.map(Spanned::span)
+        }
         [
-            ("admin_url", self.admin_url.as_ref()),
-            ("database", self.database.as_ref()),
-            ("config_file", self.config_file.as_ref()),
-            ("path", self.path.as_ref()),
-            ("format", self.format.as_ref()),
-            ("variable", self.variable.as_ref()),
-            ("value", self.value.as_ref()),
-            ("hold", self.hold.as_ref()),
-            ("release", self.release.as_ref()),
-            ("observe", self.observe.as_ref()),
-            ("timeout", self.timeout.as_ref()),
+            ("admin_url", place(self.admin_url.as_ref())),
+            ("database", place(self.database.as_ref())),
+            ("config_file", place(self.config_file.as_ref())),
+            ("path", place(self.path.as_ref())),
+            ("format", place(self.format.as_ref())),
+            ("variable", place(self.variable.as_ref())),
+            ("value", place(self.value.as_ref())),
+            ("hold", place(self.hold.as_ref())),
+            ("release", place(self.release.as_ref())),
+            ("observe", place(self.observe.as_ref())),
+            ("timeout", place(self.timeout.as_ref())),
+            ("lease", place(self.lease.as_ref())),
+            ("rollout", place(self.rollout.as_ref())),
+            ("source", place(self.source.as_ref())),
+            ("target", place(self.target.as_ref())),
+            ("through", place(self.through.as_ref())),
         ]
     }
 }

@@ -6,6 +6,9 @@ use toml::Spanned;
 /// A string with its place in the file.
 pub(super) type Text = Spanned<String>;
 
+/// A list of strings with its place in the file.
+pub(super) type Names = Spanned<Vec<Text>>;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -62,7 +65,7 @@ pub(super) struct Application {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tables {
-    pub(super) include: Option<Spanned<Vec<Text>>>,
+    pub(super) include: Option<Names>,
     pub(super) exclude: Option<Vec<Text>>,
     pub(super) definitions: Option<bool>,
     pub(super) cut_foreign_keys: Option<bool>,
@@ -155,6 +158,11 @@ pub(super) struct Traffic {
     pub(super) release: Option<Text>,
     pub(super) observe: Option<Text>,
     pub(super) timeout: Option<Text>,
+    pub(super) lease: Option<Text>,
+    pub(super) rollout: Option<Text>,
+    pub(super) source: Option<Names>,
+    pub(super) target: Option<Names>,
+    pub(super) through: Option<Names>,
 }
 
 #[derive(Deserialize)]

@@ -10,6 +10,11 @@ mod url;
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::{
+    Side,
+    clients::{Place, Places},
+};
+
 pub use self::{
     error::{PlanError, nearest},
     rehearse::{Data, Rehearse},
@@ -237,6 +242,19 @@ pub enum Traffic {
         /// How long each may take.
         timeout: Duration,
     },
+    /// Flags that instances ask before they write; `cutover serve` answers.
+    Flags {
+        /// How long an instance may act on an answer.
+        lease: Duration,
+        /// How long the opening waits for instances that are connected to the old side; 0 to wait for none.
+        rollout: Duration,
+        /// More names under which instances know the source.
+        source: Vec<String>,
+        /// More names under which they know the target.
+        target: Vec<String>,
+        /// Names of what always leads to the side in charge, such as a PgBouncer of the plan.
+        through: Vec<String>,
+    },
 }
 
 /// The syntax of a configuration file.
@@ -273,12 +291,27 @@ impl Plan {
         check::check(file, environment)
     }
 
+    /// The names of both databases, as instances may give them.
+    ///
+    /// # Errors
+    /// The name that is none; a plan that was read has no such.
+    pub fn places(&self) -> Result<Places, String> {
+        let lists = self.traffic.iter().filter_map(|traffic| match traffic {
+            Traffic::Flags { source, target, through, .. } => {
+                Some([(source, Place::At(Side::Source)), (target, Place::At(Side::Target)), (through, Place::Through)])
+            }
+            _ => None,
+        });
+        let names = lists.flatten().flat_map(|(names, place)| names.iter().map(move |name| (name.clone(), place)));
+        Places::new([&self.source.url, &self.target.url], names)
+    }
+
     /// The database at `side`.
     #[must_use]
-    pub fn database(&self, side: crate::Side) -> &Database {
+    pub fn database(&self, side: Side) -> &Database {
         match side {
-            crate::Side::Source => &self.source,
-            crate::Side::Target => &self.target,
+            Side::Source => &self.source,
+            Side::Target => &self.target,
         }
     }
 }

@@ -144,6 +144,50 @@ fn a_files_format_is_told_from_its_name() {
     assert!(file("settings", "").is_err());
 }
 
+fn with_flags(keys: &str) -> Result<Plan, PlanError> {
+    parse(&format!("{SMALLEST}[[traffic]]\nkind = \"flags\"\n{keys}"))
+}
+
+#[test]
+fn flags_have_defaults_and_name_places() {
+    let seconds = Duration::from_secs;
+    let plan = with_flags("").unwrap();
+    let names = Vec::new;
+    assert_eq!(
+        plan.traffic[1],
+        Traffic::Flags { lease: seconds(2), rollout: seconds(600), source: names(), target: names(), through: names() }
+    );
+    let plan =
+        with_flags("lease = \"60s\"\nrollout = \"0\"\nsource = [\"db.old\"]\ntarget = [\"DB.new:5432\"]\nthrough = [\"pool:6432/x\"]")
+            .unwrap();
+    assert!(matches!(plan.traffic[1], Traffic::Flags { rollout: Duration::ZERO, .. }));
+    let places = plan.places().unwrap();
+    let found = ["db.old:5432", "db.new", "pool", "elsewhere", &plan.source.url.address()].map(|name| places.find(name));
+    let at = |side| Some(Place::At(side));
+    assert_eq!(found, [at(Side::Source), at(Side::Target), Some(Place::Through), None, at(Side::Source)]);
+}
+
+#[test]
+fn faults_of_flags_have_a_place_and_a_hint() {
+    let source = parse(SMALLEST).unwrap().source.url.host;
+    let cases = [
+        ("lease = \"199ms\"".to_owned(), (18, 9), "the lease is out of range", "200ms to 60s"),
+        ("lease = \"61s\"".to_owned(), (18, 9), "the lease is out of range", "200ms to 60s"),
+        ("rollout = \"25h\"".to_owned(), (18, 11), "out of range", "at most 24h"),
+        ("path = \"x\"".to_owned(), (18, 8), "`path` does not belong", "lease, rollout"),
+        ("source = [\"a\", \"b:port\"]".to_owned(), (18, 16), "`b:port` names no database", "host:port"),
+        ("target = [\"a\"]\nsource = [\"a\"]".to_owned(), (19, 11), "`a` can mean more than one side", "one place only"),
+        (format!("target = [\"{source}\"]"), (18, 11), "can mean more than one side", "one place only"),
+        ("[[traffic]]\nkind = \"flags\"".to_owned(), (19, 8), "two sections", "keep one"),
+    ];
+    for (keys, place, message, hint) in cases {
+        let error = with_flags(&keys).unwrap_err();
+        assert!(error.message.contains(message), "{keys}: {error}");
+        assert_eq!((error.line, error.column), place, "{keys}: {error}");
+        assert!(error.hint.as_deref().unwrap_or_default().contains(hint), "{error:?}");
+    }
+}
+
 fn with_checks(checks: &str) -> Result<Plan, PlanError> {
     parse(&format!("{SMALLEST}{checks}"))
 }

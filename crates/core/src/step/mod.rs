@@ -157,6 +157,8 @@ pub enum Action {
     HoldTraffic,
     /// Send traffic to a side and let it go on.
     ReleaseTraffic(Side),
+    /// Wait until every client of the flags has heard, and none is left that is connected to the other side.
+    AwaitClients(Side),
     /// Write a marker and read the position that covers every commit.
     WriteMarker(Side),
     /// Wait until the marker is applied.

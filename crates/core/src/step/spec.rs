@@ -43,19 +43,7 @@ impl Step {
                 timeout: None,
                 in_pause: true,
             },
-            Self::Open(switch) => StepSpec {
-                name: "open",
-                establishes: "the new side takes writes and traffic goes there",
-                does: vec![
-                    Action::Admit(switch.to),
-                    Action::OpenGate(switch.to),
-                    Action::ReleaseTraffic(switch.to),
-                    Action::DropSlot(switch.stream()),
-                ],
-                undo: vec![],
-                timeout: Some(MINUTE),
-                in_pause: false,
-            },
+            Self::Open(switch) => open(switch),
             Self::Smoke(_) => StepSpec {
                 name: "smoke",
                 establishes: "the new side does what the application needs",
@@ -171,6 +159,25 @@ impl Preparation {
             Self::Verify => ("both sides hold the same rows", vec![Action::Verify], vec![], None),
         };
         StepSpec { name: self.name(), establishes, does, undo, timeout, in_pause: false }
+    }
+}
+
+/// On the way there the flags say "open" only when no instance is left at the old side, as far as the plan allows time
+/// for that (A13, A16). On the way back, writes go on at once: who is still connected to the target is refused there, by
+/// the flags, which name the source, and by the gate, which is closed.
+fn open(switch: Switch) -> StepSpec {
+    let mut does =
+        vec![Action::Admit(switch.to), Action::OpenGate(switch.to), Action::ReleaseTraffic(switch.to), Action::DropSlot(switch.stream())];
+    if switch.to == Side::Target {
+        does.push(Action::AwaitClients(switch.to));
+    }
+    StepSpec {
+        name: "open",
+        establishes: "the new side takes writes and traffic goes there",
+        does,
+        undo: vec![],
+        timeout: Some(MINUTE),
+        in_pause: false,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use cutover_core::{Action, Changes, Command, Fence, Phase, Side, State, Step, Writes, next};
+use cutover_core::{Acknowledged, Action, Changes, Command, Fence, Phase, Side, State, Step, Writes, next};
 use cutover_journal::Hold;
 use cutover_postgres::{PgError, index::Definitions};
 use tokio::{sync::watch, time::Instant};
@@ -95,6 +95,7 @@ pub(crate) struct Observed {
     pub(crate) fence: Option<Fence>,
     pub(crate) closed_after_ms: u64,
     pub(crate) opened_after_ms: u64,
+    pub(crate) acknowledged: Option<Acknowledged>,
     pub(crate) facts: BTreeMap<String, serde_json::Value>,
     pub(crate) changes: Option<Changes>,
 }
@@ -296,6 +297,8 @@ impl<'a> Driver<'a> {
 
     /// One action, ended when its step's time is up.
     async fn within(&mut self, action: Action, deadline: Option<Instant>) -> EngineResult<()> {
+        // What waits for people has a limit of its own.
+        let deadline = deadline.filter(|_| !matches!(action, Action::AwaitClients(_)));
         let Some(deadline) = deadline else {
             return Box::pin(self.act(action, Instant::now() + Duration::from_secs(3600 * 24 * 365))).await;
         };
@@ -330,11 +333,12 @@ impl<'a> Driver<'a> {
             Step::Fence(_) => {
                 let missing =
                     || EngineError::Mismatch { what: "no marker was written".to_owned(), hint: "report this as a bug".to_owned() };
-                Command::Fenced { fence: observed.fence.ok_or_else(missing)?, closed_after_ms: observed.closed_after_ms }
+                let fence = observed.fence.ok_or_else(missing)?;
+                Command::Fenced { fence, closed_after_ms: observed.closed_after_ms, acknowledged: observed.acknowledged }
             }
             Step::Drain(_) => Command::Drained { sequences: observed.sequences, after_ms: elapsed, changes: observed.changes },
             Step::Commit(_) => Command::Commit,
-            Step::Open(_) => Command::Opened { pause_ms: observed.opened_after_ms },
+            Step::Open(_) => Command::Opened { pause_ms: observed.opened_after_ms, acknowledged: observed.acknowledged },
             Step::Smoke(_) => Command::Smoked,
             Step::Undo(_) => Command::Undone { pause_ms: observed.opened_after_ms },
             Step::Restore(_) => Command::Restored,

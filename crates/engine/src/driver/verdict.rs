@@ -43,7 +43,7 @@ pub(super) fn verdict(error: EngineError) -> EngineError {
 
 fn traffic_timed_out(error: &TrafficError) -> bool {
     match error {
-        TrafficError::TimedOut { .. } | TrafficError::CommandTimedOut { .. } => true,
+        TrafficError::TimedOut { .. } | TrafficError::CommandTimedOut { .. } | TrafficError::Unheard { .. } => true,
         TrafficError::Several(errors) => errors.iter().all(traffic_timed_out),
         _ => false,
     }

@@ -1,6 +1,7 @@
 //! Does the core's actions. One arm each; what an action is, is written where its effect is.
 
 mod changed;
+mod clients;
 mod compatibility;
 mod copy_rows;
 mod large_objects;
@@ -105,15 +106,12 @@ impl Driver<'_> {
             Action::BringLargeObjects(stream) => self.bring_large_objects(stream, deadline).await,
             Action::BringLastLargeObjects(stream) => self.bring_last_large_objects(stream, deadline).await,
             Action::CheckStream(stream) => self.check_stream(stream, deadline).await,
-            Action::HoldTraffic => {
-                let side = self.state()?.authority;
-                self.still_driving(side, epoch).await?;
-                Ok(self.cutover.fleet.hold(&self.cutover.endpoint(side), deadline).await?)
-            }
+            Action::HoldTraffic => self.hold_traffic(epoch, deadline).await,
             Action::ReleaseTraffic(side) => {
                 self.still_driving(side, epoch).await?;
                 Ok(self.cutover.fleet.release(&self.cutover.endpoint(side), deadline).await?)
             }
+            Action::AwaitClients(side) => self.await_clients(side, epoch).await,
             Action::WriteMarker(side) => self.write_marker(side, epoch).await,
             Action::AwaitMarker(stream) => {
                 let marker = self.fence()?.marker;
@@ -296,7 +294,8 @@ impl Driver<'_> {
             stream::await_launcher(origin, deadline).await.map_err(EngineError::database(stream.origin()))?;
         }
         let until = deadline.min(Instant::now() + Duration::from_secs(30));
-        self.catch_up(stream, until).await
+        self.catch_up(stream, until).await?;
+        self.meet_servers(deadline).await
     }
 
     async fn write_marker(&mut self, side: Side, epoch: u64) -> EngineResult<()> {

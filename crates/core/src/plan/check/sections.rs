@@ -73,14 +73,25 @@ impl Reader<'_> {
         Ok(Some(latency))
     }
 
+    pub(super) fn all_traffic(&self, raw: &[file::Traffic]) -> Result<Vec<Traffic>, PlanError> {
+        let traffic = raw.iter().map(|traffic| self.traffic(traffic)).collect::<Result<Vec<_>, _>>()?;
+        let mut flags = traffic.iter().zip(raw).filter(|(one, _)| matches!(one, Traffic::Flags { .. }));
+        if let Some((_, second)) = flags.nth(1) {
+            let hint = Some("keep one: its servers and clients may be many".to_owned());
+            return Err(self.fault(second.kind.span(), "there are two sections of traffic of kind `flags`", hint));
+        }
+        Ok(traffic)
+    }
+
     pub(super) fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {
         let kind = self.expand(&raw.kind)?;
         let keys: &[&str] = match kind.as_str() {
             "pgbouncer" => &["admin_url", "database", "config_file"],
             "file" => &["path", "format", "variable", "value"],
             "command" => &["hold", "release", "observe", "timeout"],
+            "flags" => &["lease", "rollout", "source", "target", "through"],
             other => {
-                let known = ["pgbouncer", "file", "command"];
+                let known = ["pgbouncer", "file", "command", "flags"];
                 let hint = nearest(other, known.into_iter())
                     .map_or_else(|| format!("expected one of {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
                 return Err(self.fault(raw.kind.span(), format!("unknown kind of traffic `{other}`"), Some(hint)));
@@ -89,7 +100,7 @@ impl Reader<'_> {
         for (key, value) in raw.keys() {
             if let Some(value) = value.filter(|_| !keys.contains(&key)) {
                 let hint = format!("`{kind}` takes {}", keys.join(", "));
-                return Err(self.fault(value.span(), format!("`{key}` does not belong to traffic of kind `{kind}`"), Some(hint)));
+                return Err(self.fault(value, format!("`{key}` does not belong to traffic of kind `{kind}`"), Some(hint)));
             }
         }
         let missing = |key: &str| self.fault(raw.kind.span(), format!("traffic of kind `{kind}` needs `{key}`"), None);
@@ -110,6 +121,7 @@ impl Reader<'_> {
                     value: required("value", &raw.value)?,
                 }
             }
+            "flags" => self.flags(raw)?,
             _ => Traffic::Command {
                 hold: optional(&raw.hold)?,
                 release: required("release", &raw.release)?,
