@@ -13,6 +13,8 @@ use crate::tree::{File, Tree};
 /// Which of our crates each of them may depend on, by their folders.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
+    // Applications link it: nothing of ours but what is said over the wire.
+    ("client", &["api"]),
     ("core", &[]),
     ("journal", &["core"]),
     ("postgres", &["core"]),
@@ -27,6 +29,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What the tests of every crate may use besides.
 const FOR_TESTS: &[&str] = &["testkit"];
+
+/// What the tests of one crate may use besides: a client is tried against a server made of the core's own rules.
+const FOR_TESTS_OF: &[(&str, &[&str])] = &[("client", &["core"])];
 
 /// A `Cargo.toml` of ours.
 struct Manifest<'a> {
@@ -78,12 +83,18 @@ impl Manifest<'_> {
         for (kind, name, value) in self.dependencies() {
             let package = value.get("package").and_then(Value::as_str).or(renamed.get(name).map(String::as_str)).unwrap_or(name);
             let Some(folder) = ours.get(package) else { continue };
-            let for_tests = kind == "dev-dependencies" && FOR_TESTS.contains(folder);
+            let for_tests = kind == "dev-dependencies" && self.tests_may_use(folder);
             if !for_tests && !allowed.contains(folder) {
                 complaints.push(Complaint::at(self.file, self.file.line_of(name), self.message(folder, allowed)));
             }
         }
         complaints
+    }
+
+    fn tests_may_use(&self, folder: &str) -> bool {
+        let own = FOR_TESTS_OF.iter().any(|(of, may)| *of == self.folder && may.contains(&folder));
+        // Itself, with features that are off for others.
+        own || folder == self.folder || FOR_TESTS.contains(&folder)
     }
 
     fn message(&self, folder: &str, allowed: &[&str]) -> String {
@@ -144,6 +155,14 @@ mod tests {
         assert_eq!(complaints("engine", "[dev-dependencies]\ncutover-testkit.workspace = true\n"), Vec::<String>::new());
         assert_eq!(complaints("engine", "[dependencies]\ncutover-testkit.workspace = true\n").len(), 1);
         assert_eq!(complaints("cli", "[dependencies]\ncutover-testkit.workspace = true\n"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_tests_of_one_crate_may_use_its_program_and_other_tests_may_not() {
+        let core = |kind: &str| format!("[{kind}]\ncutover-core.workspace = true\n");
+        assert_eq!(complaints("client", &core("dev-dependencies")), Vec::<String>::new());
+        assert_eq!(complaints("client", &core("dependencies")).len(), 1);
+        assert_eq!(complaints("api", &core("dev-dependencies")).len(), 1);
     }
 
     #[test]
