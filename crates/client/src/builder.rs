@@ -12,7 +12,7 @@ use crate::{
     transport::{Failure, Transport},
 };
 
-/// How long [`Builder::connect`] waits for the first answer.
+/// How long [`Builder::connect`] waits for the first answer, if it is not told otherwise.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a client needs to know. What the code says goes before what the environment says ([`Builder::from_env`]).
@@ -20,6 +20,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 pub struct Builder {
     code: Settings,
     environment: Settings,
+    connect_within: Option<Duration>,
     /// What went wrong with the environment is told when it is connected.
     wrong: Option<Error>,
 }
@@ -64,6 +65,13 @@ impl Builder {
         self
     }
 
+    /// How long [`Builder::connect`] waits for the first answer. Otherwise five seconds.
+    #[must_use]
+    pub fn connect_within(mut self, limit: Duration) -> Self {
+        self.connect_within = Some(limit);
+        self
+    }
+
     /// Takes what the code leaves open from `CUTOVER_SERVER`, `CUTOVER_TOKEN`, `CUTOVER_INSTANCE`, `CUTOVER_DATABASE` and
     /// `CUTOVER_CA`.
     #[must_use]
@@ -75,21 +83,22 @@ impl Builder {
         self
     }
 
-    /// Begins to keep a lease, and waits for the first answer, for at most five seconds.
+    /// Begins to keep a lease, and waits for the first answer ([`Builder::connect_within`]).
     ///
     /// # Errors
     /// A setting is wrong, the server refuses this client ([`Error::Rejected`]) or does not answer ([`Error::NoAnswer`]).
     pub async fn connect(self) -> Result<Client, Error> {
+        let within = self.connect_within.unwrap_or(CONNECT_WITHIN);
         let client = self.connect_lazily()?;
         let mut views = client.shared.view.subscribe();
         let rejected = |failure: &Arc<Failure>| failure.is_rejection();
         let answered = views.wait_for(|view| view.route.is_some() || view.failure.as_ref().is_some_and(rejected));
-        let done = timeout(CONNECT_WITHIN, answered).await.ok().and_then(Result::ok).map(|view| view.route.is_some());
+        let done = timeout(within, answered).await.ok().and_then(Result::ok).map(|view| view.route.is_some());
         let why = || client.shared.view.borrow().failure.as_ref().map(ToString::to_string);
         match done {
             Some(true) => Ok(client),
             Some(false) => Err(Error::Rejected { why: why().unwrap_or_default() }),
-            None => Err(Error::NoAnswer { within: CONNECT_WITHIN, why: why() }),
+            None => Err(Error::NoAnswer { within, why: why() }),
         }
     }
 

@@ -67,20 +67,22 @@ impl Gate {
         let shard = shard % SHARDS;
         let mut seen = self.word.0.load(Ordering::Acquire);
         // Ends: each further round means that the gate was opened under another epoch meanwhile.
-        loop {
-            if until(seen) <= now() {
-                return None;
-            }
+        while seen != CLOSED {
             let bank = bank(seen);
             self.counts[shard].0[bank].fetch_add(1, Ordering::AcqRel);
             seen = self.word.0.load(Ordering::Acquire);
             let ticket = Ticket { bank, shard, epoch: self.epochs[bank].load(Ordering::Relaxed) };
-            if self.admits(&ticket, seen, now()) {
+            let now = now();
+            if self.admits(&ticket, seen, now) {
                 return Some(ticket);
             }
             self.uncount(&ticket);
             in_vain();
+            if until(seen) <= now {
+                return None;
+            }
         }
+        None
     }
 
     /// Counts a write once more that is counted already, open or not.

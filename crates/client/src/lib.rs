@@ -77,3 +77,8 @@ pub use guard::WriteGuard;
 pub use layer::{WriteGate, WriteGateLayer};
 pub use refused::{Reason, Refused};
 pub use view::Route;
+
+/// The examples of the guide.
+#[cfg(all(doctest, feature = "tower"))]
+#[doc = include_str!("../../../docs/sdk-rust.md")]
+struct Guide;

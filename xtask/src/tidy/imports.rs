@@ -30,8 +30,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What the tests of every crate may use besides.
 const FOR_TESTS: &[&str] = &["testkit"];
 
-/// What the tests of one crate may use besides: a client is tried against a server made of the core's own rules.
-const FOR_TESTS_OF: &[(&str, &[&str])] = &[("client", &["core"])];
+/// What the tests of one crate may use besides: the SDK is tried against a server made of the core's own rules, and
+/// against `cutover serve` itself.
+const FOR_TESTS_OF: &[(&str, &[&str])] = &[("client", &["core"]), ("cli", &["client"])];
 
 /// A `Cargo.toml` of ours.
 struct Manifest<'a> {
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_new_crate_has_to_be_entered_in_the_table() {
-        let found = check(&Tree::of(&[("crates/server/Cargo.toml", "[package]\nname = \"cutover-server\"\n")]));
+        let found = check(&Tree::of(&[("crates/novel/Cargo.toml", "[package]\nname = \"cutover-novel\"\n")]));
         assert!(found[0].message.contains("not in the table"), "{found:?}");
     }
 }
