@@ -13,6 +13,7 @@ const ALLOWED: &[Allowed] = &[
     Allowed { place: "crates/cli/src/plan_file.rs", why: "a plan's strings may name variables; the folders of PostgreSQL's programs" },
     Allowed { place: "crates/cli/src/output.rs", why: "NO_COLOR" },
     Allowed { place: "crates/cli/src/commands/drive.rs", why: "who drives, and where a test wants the driver killed" },
+    Allowed { place: "crates/client/src/environment.rs", why: "applications that link the SDK set it up by CUTOVER_*: here is their edge" },
     Allowed { place: "crates/journal/tests/conformance/child.rs", why: "a test that starts itself again as another process" },
     Allowed { place: "crates/testkit/", why: "finds the servers of this machine, and the seed to replay" },
     Allowed { place: "xtask/", why: "its arguments, and the cargo that started it" },

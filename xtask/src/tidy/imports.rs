@@ -13,6 +13,8 @@ use crate::tree::{File, Tree};
 /// Which of our crates each of them may depend on, by their folders.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
+    // Applications link it: nothing of ours but what is said over the wire.
+    ("client", &["api"]),
     ("core", &[]),
     ("journal", &["core"]),
     ("postgres", &["core"]),
@@ -27,6 +29,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What the tests of every crate may use besides.
 const FOR_TESTS: &[&str] = &["testkit"];
+
+/// What the tests of one crate may use besides: the SDK is tried against a server made of the core's own rules, and
+/// against `cutover serve` itself.
+const FOR_TESTS_OF: &[(&str, &[&str])] = &[("client", &["core"]), ("cli", &["client"])];
 
 /// A `Cargo.toml` of ours.
 struct Manifest<'a> {
@@ -78,12 +84,18 @@ impl Manifest<'_> {
         for (kind, name, value) in self.dependencies() {
             let package = value.get("package").and_then(Value::as_str).or(renamed.get(name).map(String::as_str)).unwrap_or(name);
             let Some(folder) = ours.get(package) else { continue };
-            let for_tests = kind == "dev-dependencies" && FOR_TESTS.contains(folder);
+            let for_tests = kind == "dev-dependencies" && self.tests_may_use(folder);
             if !for_tests && !allowed.contains(folder) {
                 complaints.push(Complaint::at(self.file, self.file.line_of(name), self.message(folder, allowed)));
             }
         }
         complaints
+    }
+
+    fn tests_may_use(&self, folder: &str) -> bool {
+        let own = FOR_TESTS_OF.iter().any(|(of, may)| *of == self.folder && may.contains(&folder));
+        // Itself, with features that are off for others.
+        own || folder == self.folder || FOR_TESTS.contains(&folder)
     }
 
     fn message(&self, folder: &str, allowed: &[&str]) -> String {
@@ -147,6 +159,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_tests_of_one_crate_may_use_its_program_and_other_tests_may_not() {
+        let core = |kind: &str| format!("[{kind}]\ncutover-core.workspace = true\n");
+        assert_eq!(complaints("client", &core("dev-dependencies")), Vec::<String>::new());
+        assert_eq!(complaints("client", &core("dependencies")).len(), 1);
+        assert_eq!(complaints("api", &core("dev-dependencies")).len(), 1);
+    }
+
+    #[test]
     fn another_name_or_another_table_hides_nothing() {
         assert_eq!(complaints("core", "[dependencies]\nlog = { package = \"cutover-journal\", path = \"x\" }\n").len(), 1);
         assert_eq!(complaints("core", "[target.'cfg(unix)'.dependencies]\ncutover-journal.workspace = true\n").len(), 1);
@@ -159,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_new_crate_has_to_be_entered_in_the_table() {
-        let found = check(&Tree::of(&[("crates/server/Cargo.toml", "[package]\nname = \"cutover-server\"\n")]));
+        let found = check(&Tree::of(&[("crates/novel/Cargo.toml", "[package]\nname = \"cutover-novel\"\n")]));
         assert!(found[0].message.contains("not in the table"), "{found:?}");
     }
 }

@@ -10,5 +10,6 @@ mod ground;
 mod manners;
 mod permits;
 mod providers;
+mod sdk;
 #[path = "../process/server.rs"]
 mod server;

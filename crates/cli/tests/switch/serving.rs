@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cutover_client::{Client, Reason, Side, Writes};
 use cutover_testkit::{Cluster, ClusterOptions, Proxy, eventually, install};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -105,6 +106,49 @@ async fn a4_every_instance_hears_of_each_change_and_only_those_at_the_side_in_ch
     let another = serve(&world, &[]).await;
     assert!(enabled(&another, &old).await && !enabled(&another, &new).await, "the journal is all that it needs");
     world.judge(load).await;
+}
+
+/// The epochs under which a process with the SDK wrote, until it sees this side in charge and writes open.
+fn writer(client: Client, until: Side) -> JoinHandle<Vec<u64>> {
+    let mut beat = tokio::time::interval(Duration::from_millis(1));
+    tokio::spawn(async move {
+        let mut epochs = Vec::new();
+        loop {
+            beat.tick().await;
+            epochs.extend(client.write().ok().map(|guard| guard.epoch()));
+            epochs.dedup();
+            if client.route().is_some_and(|route| route.authority == until && route.writes == Writes::Open) {
+                return epochs;
+            }
+        }
+    })
+}
+
+/// A1, A4, A16: the same with the SDK, which keeps the leases and tells when its writes have ended.
+#[tokio::test]
+async fn a1_a_process_with_the_sdk_writes_only_while_its_database_is_in_charge() {
+    let world = World::new().await;
+    world.ready().await;
+    let server = serve(&world, &[]).await;
+    let connect = |cluster| Client::builder(&server.address).database(address(cluster)).connect();
+    let (old, new) = (connect(&world.source).await.unwrap(), connect(&world.target).await.unwrap());
+    assert!(old.may_write() && !new.may_write());
+    let writers = [writer(old.clone(), Side::Target), writer(new.clone(), Side::Target)];
+    world.cutover(&["run"]).await.code(0);
+    let mut epochs = Vec::new();
+    for writer in writers {
+        epochs.push(tokio::time::timeout(LIMIT, writer).await.expect("it has not heard of the opening").unwrap());
+    }
+    assert!(!epochs[0].is_empty(), "it wrote before the switch");
+    let opened = new.write_within(LIMIT).await.unwrap();
+    assert!(epochs[0].iter().all(|epoch| *epoch < opened.epoch()), "{epochs:?}");
+    assert!(epochs[1].iter().all(|epoch| epochs[0].iter().all(|before| before < epoch)), "{epochs:?}");
+    assert!(matches!(old.write().unwrap_err().reason, Reason::WrongDatabase { .. }));
+    drop(opened);
+    old.close().await;
+    new.close().await;
+    let text = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("\ncutover_clients 0\n"), "both have said goodbye: {text}");
 }
 
 fn id(event: &str) -> usize {

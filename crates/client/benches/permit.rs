@@ -1,0 +1,68 @@
+//! What a check costs, beside a lease that is kept over HTTP: `cargo bench -p cutover-client`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for the terminal that may fail")]
+#![allow(dead_code, unreachable_pub, reason = "the server of the tests can do more")]
+
+#[path = "../tests/lease/server.rs"]
+mod server;
+
+use std::{
+    hint::black_box,
+    sync::{Arc, Barrier},
+    thread,
+    time::{Duration, Instant},
+};
+
+use cutover_client::Client;
+
+const ROUNDS: usize = 30;
+const CALLS: u32 = 1_000_000;
+
+type Call = fn(&Client);
+
+const CALLED: &[(&str, Call)] = &[
+    ("may_write()", |client| {
+        black_box(client.may_write());
+    }),
+    ("write() and drop", |client| drop(black_box(client.write()))),
+    ("write().into_owned() and drop", |client| drop(black_box(client.write().map(cutover_client::WriteGuard::into_owned)))),
+    ("route()", |client| drop(black_box(client.route()))),
+];
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (_server, client) = runtime.block_on(async {
+        let server = server::Server::start(Duration::from_secs(60)).await;
+        let client = server.client().connect().await.unwrap();
+        (server, client)
+    });
+    assert!(client.may_write());
+    println!("ns per call: the best and the median of {ROUNDS} rounds of {CALLS} calls on each thread");
+    for (name, call) in CALLED {
+        for threads in [1, 2] {
+            let mut rounds: Vec<_> = (0..ROUNDS).map(|_| nanos(&client, *call, threads)).collect();
+            rounds.sort_by(f64::total_cmp);
+            println!("{name:<30} {threads} threads: {:>6.1} {:>6.1}", rounds[0], rounds[ROUNDS / 2]);
+        }
+    }
+    assert!(client.may_write(), "the lease ran out while it was measured");
+}
+
+/// The mean over the calls of the slowest thread.
+fn nanos(client: &Client, call: Call, threads: usize) -> f64 {
+    let ready = Arc::new(Barrier::new(threads));
+    let threads: Vec<_> = (0..threads)
+        .map(|_| {
+            let (client, ready) = (client.clone(), ready.clone());
+            thread::spawn(move || {
+                ready.wait();
+                let began = Instant::now();
+                for _ in 0..CALLS {
+                    call(black_box(&client));
+                }
+                began.elapsed()
+            })
+        })
+        .collect();
+    let slowest = threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap_or_default();
+    slowest.as_nanos() as f64 / f64::from(CALLS)
+}

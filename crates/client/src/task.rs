@@ -1,0 +1,190 @@
+//! Keeps the lease: asks again and again, in the background.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use cutover_api::{Permit, PermitRequest};
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+
+use crate::{
+    chance,
+    guard::Shared,
+    keeper::{Keeper, Taken},
+    settings::Checked,
+    transport::{Failure, Transport},
+};
+
+/// How long an answer may take that is not held back, where no lease is at stake.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
+/// No answer has less time than this: a lease that is nearly over runs out by itself.
+const LEAST_LIMIT: Duration = Duration::from_millis(250);
+
+/// The first pause after a failure. It doubles.
+const FIRST_REST: Duration = Duration::from_millis(25);
+
+/// The longest pause after a failure.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+
+pub(crate) struct Task {
+    shared: Arc<Shared>,
+    transport: Transport,
+    ending: watch::Receiver<bool>,
+    keeper: Keeper,
+    /// When the lease runs out, by the system's clock: should the processor's ever stand still, this closes the gate.
+    until: Instant,
+    asks: PermitRequest,
+    /// In a row.
+    failures: u32,
+}
+
+/// How something ended that was attended to.
+enum Attended<T> {
+    Done(T),
+    /// A newer epoch can be acknowledged.
+    Acknowledge,
+    Ended,
+}
+
+impl Task {
+    pub(crate) fn new(shared: Arc<Shared>, transport: Transport, settings: Checked, ending: watch::Receiver<bool>) -> Self {
+        let incarnation = format!("{:016x}{:016x}", chance::number(), chance::number());
+        let Checked { instance, database, .. } = settings;
+        let asks = PermitRequest { instance, incarnation, database, acknowledged: None, revision: None, wait_ms: 0 };
+        Self { shared, transport, ending, keeper: Keeper::default(), until: Instant::now(), asks, failures: 0 }
+    }
+
+    pub(crate) async fn run(mut self) {
+        while self.ask().await {}
+        self.end().await;
+    }
+
+    /// Asks once. Returns whether to go on.
+    async fn ask(&mut self) -> bool {
+        let (request, limit) = self.request();
+        let transport = self.transport.clone();
+        let (sent, sent_at) = (self.shared.clock.now(), Instant::now());
+        let answer = match self.attend(transport.ask(&request, limit)).await {
+            Attended::Done(answer) => answer,
+            Attended::Acknowledge => return true,
+            Attended::Ended => return false,
+        };
+        let rest = match answer.and_then(|permit| self.take(permit, sent, sent_at)) {
+            Ok(news) => {
+                self.recovered();
+                // A server that is closing answers at once, though there is nothing new.
+                let early = sent_at.elapsed() < Duration::from_millis(request.wait_ms) / 2 || request.wait_ms == 0;
+                (!news && early).then_some(FIRST_REST * 2)
+            }
+            Err(failure) => Some(self.failed(failure)),
+        };
+        match rest {
+            Some(rest) => !matches!(self.attend(sleep(chance::jittered(rest))).await, Attended::Ended),
+            None => true,
+        }
+    }
+
+    fn request(&mut self) -> (PermitRequest, Duration) {
+        self.keeper.settle(&self.shared.gate);
+        let lease = self.keeper.known().map_or(0, |known| known.lease_ms);
+        let acknowledged = self.keeper.acknowledged();
+        let revision = self.keeper.known().map(|known| known.revision);
+        // After a failure it is the lease that counts, not the news.
+        let wait_ms = if self.failures > 0 { 0 } else { lease / 3 };
+        let request = PermitRequest { acknowledged, revision, wait_ms, ..self.asks.clone() };
+        let wait = Duration::from_millis(wait_ms);
+        let left = self.until.saturating_duration_since(Instant::now());
+        // Another try should still fit in.
+        let limit = if left > wait { (wait + (left - wait) / 2).max(LEAST_LIMIT) } else { wait + ASK_LIMIT };
+        (request, limit)
+    }
+
+    fn take(&mut self, permit: Permit, sent: u64, sent_at: Instant) -> Result<bool, Failure> {
+        let lease = Duration::from_millis(permit.lease_ms);
+        match self.keeper.take(&self.shared.gate, permit, sent) {
+            Taken::Applied { news } => {
+                self.until = self.until.max(sent_at.checked_add(lease).unwrap_or(sent_at));
+                self.publish();
+                Ok(news)
+            }
+            Taken::Stale { revision, epoch } => Err(Failure::Stale { revision, epoch }),
+            Taken::Other { cutover } => Err(Failure::Other { cutover }),
+        }
+    }
+
+    /// Waits for something, and meanwhile closes the gate when the lease runs out, and looks after writes that end.
+    async fn attend<T>(&mut self, work: impl Future<Output = T>) -> Attended<T> {
+        let mut work = pin!(work);
+        let (shared, mut ending) = (self.shared.clone(), self.ending.clone());
+        let asked = self.keeper.acknowledged();
+        loop {
+            let waits = self.keeper.waits();
+            let leased = Instant::now() < self.until;
+            select! {
+                biased;
+                // Also when the last handle was dropped.
+                _ = ending.wait_for(|ending| *ending) => return Attended::Ended,
+                () = shared.left.notified(), if waits => {
+                    if self.keeper.settle(&shared.gate) {
+                        self.publish();
+                    }
+                    if self.keeper.acknowledged() > asked {
+                        return Attended::Acknowledge;
+                    }
+                }
+                () = sleep_until(self.until), if leased => shared.gate.close(),
+                done = &mut work => return Attended::Done(done),
+            }
+        }
+    }
+
+    /// Tells everybody what holds now, and wakes whoever waits to write.
+    fn publish(&self) {
+        if let Some(known) = self.keeper.known() {
+            self.shared.view.send_modify(|view| view.learn(known, self.keeper.until()));
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(failures = self.failures, "the cutover server answers again");
+        }
+        self.failures = 0;
+    }
+
+    /// Returns how long to rest.
+    fn failed(&mut self, failure: Failure) -> Duration {
+        if self.failures == 0 {
+            let left = self.until.saturating_duration_since(Instant::now());
+            tracing::warn!(%failure, lease_left_ms = left.as_millis(), "no lease from the cutover server; writes are refused when it has run out");
+        }
+        let rest = FIRST_REST.saturating_mul(1 << self.failures.min(8)).min(LONGEST_REST);
+        self.failures = self.failures.saturating_add(1);
+        self.shared.view.send_modify(|view| view.failure = Some(Arc::new(failure)));
+        // As long as there is something to lose, it is tried more often.
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { rest } else { rest.min((left / 4).max(FIRST_REST)) }
+    }
+
+    /// Lets the writes under way end, and then says goodbye. As long as one is under way, saying so would be a lie: then
+    /// the lease has to run out.
+    async fn end(mut self) {
+        let shared = self.shared.clone();
+        shared.gate.close();
+        shared.view.send_modify(|view| view.closed = true);
+        let drained = async {
+            while !self.keeper.end(&shared.gate) {
+                shared.left.notified().await;
+            }
+        };
+        if timeout_at(self.until, drained).await.is_err() {
+            return tracing::warn!("a write takes longer than the lease; the server is not told that this client has ended");
+        }
+        if let Err(failure) = self.transport.leave(&self.asks.incarnation).await {
+            tracing::debug!(%failure, "the server could not be told that this client has ended");
+        }
+    }
+}
