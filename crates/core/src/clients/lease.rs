@@ -78,16 +78,17 @@ impl Clients {
     /// Takes a request for a lease down, and says whether somebody was behind who isn't now. `epoch` is the one that the
     /// server acts on.
     ///
-    /// Who acts on nothing yet is behind nothing. A lease is never cut short: who was given more before still has it.
+    /// Who acts on nothing yet is behind nothing. Requests may overtake each other, as where one is given up for another:
+    /// so an acknowledgement is never taken back, and who has acted on something acts on it still. A lease is never cut short: who was given more before still has it.
     ///
     /// # Errors
     /// [`FutureEpoch`]; what was taken down before stays.
     pub fn renew(&mut self, renewal: &Renewal<'_>, epoch: u64) -> Result<bool, FutureEpoch> {
-        let acknowledged = renewal.acknowledged.unwrap_or(epoch);
-        if acknowledged > epoch {
+        if let Some(acknowledged) = renewal.acknowledged.filter(|acknowledged| *acknowledged > epoch) {
             return Err(FutureEpoch { acknowledged, newest: epoch });
         }
         let before = self.0.get(renewal.key);
+        let acknowledged = renewal.acknowledged.max(before.map(|client| client.acknowledged)).unwrap_or(epoch);
         let was_behind = before.is_some_and(|client| client.is_behind(epoch));
         let client = Client {
             name: renewal.name.to_owned(),
@@ -188,6 +189,16 @@ mod tests {
         assert!(!clients.renew(&renewal("a", Place::Through, Some(3), 1_000), 4).unwrap());
         assert!(clients.renew(&renewal("a", Place::Through, Some(4), 1_000), 4).unwrap());
         assert!(!clients.renew(&renewal("a", Place::Through, Some(4), 1_000), 4).unwrap());
+    }
+
+    #[test]
+    fn a_request_that_was_overtaken_takes_no_acknowledgement_back_and_makes_none() {
+        let mut clients = Clients::default();
+        clients.renew(&renewal("a", Place::Through, Some(4), 1_000), 4).unwrap();
+        clients.renew(&renewal("a", Place::Through, Some(3), 1_000), 4).unwrap();
+        assert_eq!(clients.report(0, 4, Side::Source).behind, 0);
+        clients.renew(&renewal("a", Place::Through, None, 1_000), 5).unwrap();
+        assert_eq!(clients.report(0, 5, Side::Source).behind, 1, "its first request, which came late");
     }
 
     #[test]
