@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     auth::Caller,
     permits::{unreadable, whole_ms},
-    problem::Refusal,
+    problem::{NotAllowed, NotUnderstood, Refusal},
     serve::App,
 };
 
@@ -64,16 +64,7 @@ impl Verb {
 }
 
 /// Drives the cutover on: prepares, copies, follows, verifies, and switches. Goes on from wherever it stands.
-#[utoipa::path(post, path = "/v1/run", tag = "drive", request_body = RunRequest, responses(
-    (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
-    (status = 400, description = "Not understood", body = Problem),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "This server drives already, or it is not confirmed with the plan's name", body = Problem),
-    (status = 413, description = "Too large", body = Problem),
-    (status = 415, description = "No JSON", body = Problem),
-    (status = 503, description = "The server is closing", body = Problem)
-))]
+#[utoipa::path(post, path = "/v1/run", tag = "drive", request_body = RunRequest, responses(Begun, NotAllowed, NotUnderstood))]
 pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<RunRequest>) -> Answer {
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
     let goal = match request.until {
@@ -89,16 +80,7 @@ pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<R
 }
 
 /// Goes back, keeping what the target took. With the plan's name confirmed, and the source in charge: gives the cutover up.
-#[utoipa::path(post, path = "/v1/rollback", tag = "drive", request_body = RollbackRequest, responses(
-    (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
-    (status = 400, description = "Not understood, or without a reason", body = Problem),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "This server drives already, or it is not confirmed with the plan's name", body = Problem),
-    (status = 413, description = "Too large", body = Problem),
-    (status = 415, description = "No JSON", body = Problem),
-    (status = 503, description = "The server is closing", body = Problem)
-))]
+#[utoipa::path(post, path = "/v1/rollback", tag = "drive", request_body = RollbackRequest, responses(Begun, NotAllowed, NotUnderstood))]
 pub(crate) async fn rollback(State(app): State<App>, caller: Caller, request: Asked<RollbackRequest>) -> Answer {
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
     if request.reason.trim().is_empty() {
@@ -109,16 +91,7 @@ pub(crate) async fn rollback(State(app): State<App>, caller: Caller, request: As
 }
 
 /// The target stays. The way back remains until `cutover retire`.
-#[utoipa::path(post, path = "/v1/complete", tag = "drive", request_body = CompleteRequest, responses(
-    (status = 202, description = "It drives; GET /v1/drive and the events say how far", body = Drive),
-    (status = 400, description = "Not understood", body = Problem),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "This server drives already, or it is not confirmed with the plan's name", body = Problem),
-    (status = 413, description = "Too large", body = Problem),
-    (status = 415, description = "No JSON", body = Problem),
-    (status = 503, description = "The server is closing", body = Problem)
-))]
+#[utoipa::path(post, path = "/v1/complete", tag = "drive", request_body = CompleteRequest, responses(Begun, NotAllowed, NotUnderstood))]
 pub(crate) async fn complete(State(app): State<App>, caller: Caller, request: Asked<CompleteRequest>) -> Answer {
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
     begin(&app, caller, Verb::Complete, request.reason)
@@ -127,8 +100,7 @@ pub(crate) async fn complete(State(app): State<App>, caller: Caller, request: As
 /// What this server drives, or drove last.
 #[utoipa::path(get, path = "/v1/drive", tag = "drive", responses(
     (status = 200, description = "What it drives, or drove last", body = Drive),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 404, description = "It has driven nothing yet", body = Problem)
 ))]
 pub(crate) async fn driven(State(app): State<App>) -> Result<Json<Drive>, Refusal> {
@@ -138,14 +110,28 @@ pub(crate) async fn driven(State(app): State<App>) -> Result<Json<Drive>, Refusa
 /// Asks what is driven to stop, as Ctrl-C does: before the commit point a switch is undone, after it, it is finished.
 #[utoipa::path(post, path = "/v1/stop", tag = "drive", responses(
     (status = 202, description = "It stops; GET /v1/drive says when it has", body = Drive),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 404, description = "It has driven nothing yet", body = Problem)
 ))]
 pub(crate) async fn stop(State(app): State<App>, caller: Caller) -> Answer {
     tracing::info!(actor = caller.name, "asked to stop");
     app.wheel.stop();
     app.wheel.now().map(|drive| (StatusCode::ACCEPTED, Json(drive))).ok_or_else(nothing)
+}
+
+/// How a verb is answered that can begin.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only what it documents is used")]
+enum Begun {
+    /// It drives; GET /v1/drive and the events say how far.
+    #[response(status = 202)]
+    Drives(Drive),
+    /// This server drives already, or it is not confirmed with the plan's name.
+    #[response(status = 409)]
+    Unfit(Problem),
+    /// The server is closing.
+    #[response(status = 503)]
+    Closing(Problem),
 }
 
 type Asked<T> = Result<Json<T>, JsonRejection>;

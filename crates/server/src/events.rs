@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 
 use crate::{
-    problem::Refusal,
+    problem::{NotAllowed, Refusal},
     read::Count,
     serve::App,
     view::{Told, View},
@@ -49,8 +49,7 @@ pub(crate) struct After {
 ), responses(
     (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Not understood", body = Problem),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn journal(State(app): State<App>, Query(after): Query<After>, headers: HeaderMap) -> Result<Response, Refusal> {

@@ -11,7 +11,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{problem::Refusal, serve::App};
+use crate::{
+    problem::{NotAllowed, Refusal},
+    serve::App,
+};
 
 /// What is counted.
 #[derive(Debug)]
@@ -88,7 +91,8 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
 
 /// Counters and gauges in the format of OpenMetrics.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses(
-    (status = 200, description = "What was counted", body = String, content_type = "application/openmetrics-text")
+    (status = 200, description = "What was counted", body = String, content_type = "application/openmetrics-text"),
+    NotAllowed
 ))]
 pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Refusal> {
     let (metrics, view) = (&app.metrics, app.watcher.now());

@@ -194,7 +194,7 @@ fn present(app: &App, request: &EvaluationRequest, arrived: Instant) -> (Duratio
         asks_each_time: true,
         until_ms: 0,
     };
-    app.give_lease(renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, app.watcher.now()))
+    app.give_lease(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, app.watcher.now()))
 }
 
 fn evaluated(app: &App, view: &View, key: String, evaluation: Evaluation, lease: Duration) -> Evaluated {

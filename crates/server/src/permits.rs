@@ -14,18 +14,18 @@ use cutover_core::{
 };
 use tokio::time::{Instant, timeout};
 
-use crate::{problem::Refusal, serve::App, view::View};
+use crate::{
+    problem::{NotAllowed, NotUnderstood, Refusal},
+    serve::App,
+    view::View,
+};
 
 /// Gives a lease, takes an acknowledgement, and answers as soon as there is news.
 #[utoipa::path(post, path = "/v1/permits", tag = "clients", request_body = PermitRequest, responses(
     (status = 200, description = "What holds, and for how long", body = Permit),
-    (status = 400, description = "Not understood", body = Problem),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
-    (status = 409, description = "An epoch that never was", body = Problem),
-    (status = 413, description = "Too large", body = Problem),
-    (status = 415, description = "No JSON", body = Problem),
-    (status = 503, description = "The server is closing", body = Problem)
+    NotAllowed,
+    NotUnderstood,
+    (status = 409, description = "An epoch that never was", body = Problem)
 ))]
 pub(crate) async fn permit(State(app): State<App>, request: Result<Json<PermitRequest>, JsonRejection>) -> Result<Json<Permit>, Refusal> {
     let arrived = Instant::now();
@@ -39,7 +39,7 @@ pub(crate) async fn permit(State(app): State<App>, request: Result<Json<PermitRe
         asks_each_time: false,
         until_ms: 0,
     };
-    let (lease, view) = app.give_lease(renewal, arrived).map_err(|future| {
+    let (lease, view) = app.give_lease(&renewal, arrived).map_err(|future| {
         let message = format!("epoch {} is acknowledged, and the newest is {}", future.acknowledged, future.newest);
         Refusal::new(Code::Conflict, message).hint("this server may be behind another one: ask again")
     })?;
@@ -60,8 +60,7 @@ pub(crate) async fn permit(State(app): State<App>, request: Result<Json<PermitRe
 /// Forgets a client that has ended, so that nobody waits for its lease to run out.
 #[utoipa::path(delete, path = "/v1/permits/{incarnation}", tag = "clients", params(("incarnation" = String, Path)), responses(
     (status = 204, description = "It has no lease any more"),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem)
+    NotAllowed
 ))]
 pub(crate) async fn leave(State(app): State<App>, Path(incarnation): Path<String>) -> StatusCode {
     app.forget(&incarnation);

@@ -90,3 +90,30 @@ pub(crate) fn code(status: StatusCode) -> Code {
         _ => Code::Internal,
     }
 }
+
+/// How a route with a role refuses.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only what it documents is used")]
+pub(crate) enum NotAllowed {
+    /// No token that is known.
+    #[response(status = 401)]
+    Unknown(Problem),
+    /// The token's role may not.
+    #[response(status = 403)]
+    Role(Problem),
+}
+
+/// How a route with a body refuses one.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "only what it documents is used")]
+pub(crate) enum NotUnderstood {
+    /// Not understood.
+    #[response(status = 400)]
+    Content(Problem),
+    /// Larger than what is read.
+    #[response(status = 413)]
+    Size(Problem),
+    /// No JSON.
+    #[response(status = 415)]
+    Kind(Problem),
+}

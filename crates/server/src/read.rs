@@ -8,7 +8,10 @@ use cutover_api::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{problem::Refusal, serve::App};
+use crate::{
+    problem::{NotAllowed, Refusal},
+    serve::App,
+};
 
 /// Entries that one answer holds at most.
 const MOST_ENTRIES: usize = 1000;
@@ -16,8 +19,7 @@ const MOST_ENTRIES: usize = 1000;
 /// Where everything stands: journal, both databases, streams, traffic. What `cutover status --output json` tells.
 #[utoipa::path(get, path = "/v1/status", tag = "look", responses(
     (status = 200, description = "Where everything stands", body = Object),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusal> {
@@ -27,8 +29,7 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
 /// Every step in order, with the exact statement or call. Executes nothing.
 #[utoipa::path(get, path = "/v1/steps", tag = "look", responses(
     (status = 200, description = "Every step", body = Steps),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Steps>, Refusal> {
@@ -40,8 +41,7 @@ pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Steps>, Refusal
 /// What is in the way of the cutover, and how to mend it. Asks both databases, and changes nothing.
 #[utoipa::path(post, path = "/v1/check", tag = "look", responses(
     (status = 200, description = "Every finding", body = Findings),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 409, description = "There is nothing to check any more", body = Problem),
     (status = 503, description = "A database can't be reached", body = Problem)
 ))]
@@ -64,8 +64,7 @@ pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refu
 ), responses(
     (status = 200, description = "Entries", body = Journal),
     (status = 400, description = "Not understood", body = Problem),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Journal>, Refusal> {
@@ -80,8 +79,7 @@ pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) ->
 /// Whether the journal is as it was written: its chain is computed anew, and replayed.
 #[utoipa::path(get, path = "/v1/journal/audit", tag = "look", responses(
     (status = 200, description = "What was found", body = Audit),
-    (status = 401, description = "No token that is known", body = Problem),
-    (status = 403, description = "The token's role may not", body = Problem),
+    NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn audit(State(app): State<App>) -> Result<Json<Audit>, Refusal> {

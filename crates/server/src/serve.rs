@@ -18,7 +18,7 @@ use axum::{
 };
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use cutover_api::{Code, header::REQUEST_ID};
-use cutover_core::clients::{Clients, FutureEpoch, Places, Renewal, Report};
+use cutover_core::clients::{Desk, FutureEpoch, Places, Renewal, Report};
 use cutover_engine::Cutover;
 use tokio::{
     sync::{Notify, watch},
@@ -144,9 +144,7 @@ pub(crate) struct Inner {
     pub(crate) wheel: Wheel,
     pub(crate) closing: watch::Receiver<bool>,
     started: Instant,
-    clients: Mutex<Clients>,
-    /// When what was written down last was asked for.
-    reported: watch::Sender<Instant>,
+    desk: Mutex<Desk>,
     /// Told when a driver may be waiting for what we have to say.
     news: Notify,
 }
@@ -160,55 +158,50 @@ impl Deref for App {
 }
 
 impl Inner {
-    /// How much longer what is known may be relied on: the journal was seen, and our clients' sum written down, not longer
-    /// than a lease ago.
+    /// How much longer what is known may be relied on.
     pub(crate) fn fresh_for(&self) -> Duration {
-        self.relied_until(&self.watcher.now()).saturating_duration_since(Instant::now())
+        let until = self.desk().relies_until_ms();
+        Duration::from_millis(until.saturating_sub(self.ms(Instant::now())))
     }
 
-    fn relied_until(&self, view: &View) -> Instant {
-        view.as_of.min(*self.reported.borrow()) + self.lease
-    }
-
-    /// Gives a client a lease, as long as what the server itself relies on allows. It counts from `arrived`. What the
-    /// client is told must be by the view that this returns, or a later one: a driver that was told of a newer epoch
-    /// counts on it that nobody is told by an older one who was not taken down before.
-    pub(crate) fn give_lease(&self, renewal: Renewal<'_>, arrived: Instant) -> Result<(Duration, View), FutureEpoch> {
-        let mut clients = self.clients();
-        let view = self.watcher.now();
-        let until = (arrived + self.lease).min(self.relied_until(&view)).max(arrived);
-        let caught_up = clients.renew(&Renewal { until_ms: self.ms(until), ..renewal }, view.route().epoch)?;
-        drop(clients);
-        if caught_up {
+    /// Gives a client a lease, which counts from `arrived`. What the client is told has to be by the view that is known
+    /// after this: see [`Desk`].
+    pub(crate) fn give_lease(&self, renewal: &Renewal<'_>, arrived: Instant) -> Result<(Duration, View), FutureEpoch> {
+        let lent = self.desk().lend(renewal, self.ms(arrived))?;
+        if lent.caught_up {
             self.news.notify_one();
         }
-        Ok((until - arrived, view))
+        Ok((Duration::from_millis(lent.lease_ms), self.watcher.now()))
     }
 
     pub(crate) fn forget(&self, key: &str) {
-        self.clients().leave(key);
+        self.desk().leave(key);
         self.news.notify_one();
     }
 
     /// The sum of all clients.
     pub(crate) fn report(&self) -> Report {
-        let mut clients = self.clients();
-        let route = self.watcher.now().route();
-        let report = clients.report(self.ms(Instant::now()), route.epoch, route.authority);
-        drop(clients);
+        let report = self.desk().report(self.ms(Instant::now()));
         self.metrics.clients.set(report.clients.cast_signed());
         self.metrics.behind.set(report.behind.cast_signed());
         self.metrics.astray.set(report.astray.cast_signed());
         report
     }
 
-    fn clients(&self) -> MutexGuard<'_, Clients> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes up what the journal says. Those who are told by it come first: see [`Desk`].
+    fn see(&self, view: View) {
+        let (route, as_of) = (view.route(), view.as_of);
+        self.watcher.publish(view);
+        self.desk().see(route, self.ms(as_of));
     }
 
-    /// Milliseconds since the server began, rounded up: no lease ends too early in what is taken down.
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds since the server began, rounded down.
     fn ms(&self, at: Instant) -> u64 {
-        whole_ms(at.saturating_duration_since(self.started)) + 1
+        whole_ms(at.saturating_duration_since(self.started))
     }
 }
 
@@ -231,10 +224,11 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let name = format!("{address} {}", hex::encode(rand::random::<[u8; 4]>()));
-    let reported = Instant::now();
+    let started = Instant::now();
     // Before the journal is read: see `Cutover::report`.
     cutover.report(&name, 0, options.lease, &Report::default()).await?;
     let (watcher, follower) = Watcher::open(&cutover).await?;
+    let desk = Desk::new(whole_ms(options.lease), 0, watcher.now().route(), 0);
     let (closing, closes) = watch::channel(false);
     let app = App(Arc::new(Inner {
         cutover,
@@ -247,9 +241,8 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
         tickets: Tickets::new(),
         wheel: Wheel::default(),
         closing: closes,
-        started: Instant::now(),
-        clients: Mutex::default(),
-        reported: watch::Sender::new(reported),
+        started,
+        desk: Mutex::new(desk),
         news: Notify::new(),
     }));
     let handle = Handle::new();
@@ -258,7 +251,7 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
     tasks.spawn({
         let app = app.clone();
         async move {
-            app.watcher.follow(&app.cutover, follower, app.lease / 4).await;
+            app.watcher.follow(&app.cutover, follower, app.lease / 8, |view| app.see(view)).await;
             Ok(())
         }
     });
@@ -275,9 +268,7 @@ async fn tell_drivers(app: App, name: String) -> io::Result<()> {
     for beat in 1.. {
         let asked_at = Instant::now();
         match app.cutover.report(&name, beat, app.lease, &app.report()).await {
-            Ok(()) => {
-                app.reported.send_replace(asked_at);
-            }
+            Ok(()) => app.desk().reported(app.ms(asked_at)),
             Err(error) => {
                 tracing::warn!(%error, "what the clients have heard can't be written down");
                 tokio::time::sleep(REST).await;

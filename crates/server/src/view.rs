@@ -79,16 +79,18 @@ impl Watcher {
         self.told.send(Told::Notice { kind, data }).ok();
     }
 
-    /// Follows until it is dropped. `every` is how often it is made sure that nothing newer is there.
-    pub(crate) async fn follow(&self, cutover: &Cutover, mut follower: Follower, every: Duration) {
+    /// Tells everybody who subscribed.
+    pub(crate) fn publish(&self, view: View) {
+        self.view.send_replace(view);
+    }
+
+    /// Follows until it is dropped, and says what it saw. `every` is how often it is made sure that nothing newer is there.
+    pub(crate) async fn follow(&self, cutover: &Cutover, mut follower: Follower, every: Duration, see: impl Fn(View)) {
         loop {
             let asked_at = Instant::now();
             match cutover.follow_on(&mut follower, every).await {
                 Ok(entries) => {
-                    // Without news the journal was looked at last when the wait was over.
-                    let as_of = if entries.is_empty() { asked_at + every } else { asked_at };
-                    let view = View { revision: follower.seq(), state: follower.state().cloned(), as_of: as_of.min(Instant::now()) };
-                    self.view.send_replace(view);
+                    see(View { revision: follower.seq(), state: follower.state().cloned(), as_of: asked_at });
                     for entry in entries {
                         self.told.send(Told::Entry(Arc::new(entry))).ok();
                     }

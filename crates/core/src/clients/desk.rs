@@ -1,0 +1,77 @@
+//! What one server may lend, and to whom: no lease outlasts what the server itself is sure of.
+
+use super::{Clients, FutureEpoch, Renewal, Report};
+use crate::Route;
+
+/// One server's leases, and what they rest on. Its times are the server's own, monotonic, in milliseconds.
+///
+/// What a client is told must be by the route that the desk had when the client was taken down, or by a later one: a
+/// driver that reads a [`Report`] counts on it that nobody is told by an older route who is not in it.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    clients: Clients,
+    route: Route,
+    /// When it was known last that the journal holds no newer route.
+    seen_ms: u64,
+    /// When the report that was written down last was begun.
+    reported_ms: u64,
+    lease_ms: u64,
+}
+
+/// A lease that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lent {
+    /// How long it is, from when the request arrived; nothing where the server is sure of nothing.
+    pub lease_ms: u64,
+    /// Whether somebody was behind who isn't now: a driver may be waiting for that.
+    pub caught_up: bool,
+}
+
+impl Desk {
+    /// A desk whose first report was begun at `reported_ms`, before the journal was read, which was begun at `seen_ms`.
+    #[must_use]
+    pub fn new(lease_ms: u64, reported_ms: u64, route: Route, seen_ms: u64) -> Self {
+        Self { clients: Clients::default(), route, seen_ms, reported_ms, lease_ms }
+    }
+
+    /// The journal was read: this is its route, as of `at_ms`.
+    pub fn see(&mut self, route: Route, at_ms: u64) {
+        if route.epoch >= self.route.epoch {
+            self.route = route;
+        }
+        self.seen_ms = self.seen_ms.max(at_ms);
+    }
+
+    /// A report that was begun at `at_ms` is written down.
+    pub fn reported(&mut self, at_ms: u64) {
+        self.reported_ms = self.reported_ms.max(at_ms);
+    }
+
+    /// Until when the server may rely on what it knows: the journal was read, and a report written down, no longer than a
+    /// lease before.
+    #[must_use]
+    pub fn relies_until_ms(&self) -> u64 {
+        self.seen_ms.min(self.reported_ms) + self.lease_ms
+    }
+
+    /// Takes a client down that asked at `now_ms`, and says for how long it may act on what it is told.
+    ///
+    /// # Errors
+    /// [`FutureEpoch`]; what was taken down before stays.
+    pub fn lend(&mut self, renewal: &Renewal<'_>, now_ms: u64) -> Result<Lent, FutureEpoch> {
+        let until_ms = (now_ms + self.lease_ms).min(self.relies_until_ms()).max(now_ms);
+        // One more, because the caller may have rounded down: no lease ends too early in what is taken down.
+        let caught_up = self.clients.renew(&Renewal { until_ms: until_ms + 1, ..renewal.clone() }, self.route.epoch)?;
+        Ok(Lent { lease_ms: until_ms - now_ms, caught_up })
+    }
+
+    /// Forgets a client that says that it has ended.
+    pub fn leave(&mut self, key: &str) {
+        self.clients.leave(key);
+    }
+
+    /// The sum of all clients.
+    pub fn report(&mut self, now_ms: u64) -> Report {
+        self.clients.report(now_ms, self.route.epoch, self.route.authority)
+    }
+}
