@@ -110,8 +110,9 @@ pub(crate) fn to_stderr(line: &str) {
 /// Logs of our own and of libraries, for `-v`.
 pub(crate) fn log_to_stderr(verbose: u8) {
     let level = match verbose {
-        0 => "error",
-        1 => "cutover=info,cutover_engine=info,cutover_postgres=info,cutover_traffic=info,warn",
+        // A server has nobody but its log to tell why it refuses.
+        0 => "error,cutover_server=warn",
+        1 => "cutover=info,cutover_engine=info,cutover_postgres=info,cutover_server=info,cutover_traffic=info,warn",
         _ => "debug",
     };
     tracing_subscriber::fmt()

@@ -26,6 +26,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use tracing::Instrument;
+
 use crate::{
     ServerError,
     drive::Wheel,
@@ -337,7 +339,8 @@ async fn attend(State(app): State<App>, request: Request, next: Next) -> Respons
     let matched = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
     let streams = path.ends_with("/events");
     let begun = Instant::now();
-    let work = next.run(request);
+    // What is logged meanwhile says for whom.
+    let work = next.run(request).instrument(tracing::error_span!("request", request_id = id, path));
     let mut response = if streams { work.await } else { timeout(REQUEST_LIMIT, work).await.unwrap_or_else(|_| too_slow()) };
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {

@@ -30,9 +30,9 @@ async fn a_row_that_is_in_the_way_is_named_with_table_key_and_reason() {
     assert!(cause["error"].as_str().unwrap().contains("accounts_pkey"), "{cause:#}");
     // Also while the worker, which the server starts again and again, lives for a moment.
     let target = world.target.client(DATABASE).await.unwrap();
-    target.batch_execute("ALTER SYSTEM SET wal_retrieve_retry_interval = '1ms'").await.unwrap();
+    target.batch_execute("ALTER SYSTEM SET wal_retrieve_retry_interval = '10ms'").await.unwrap();
     target.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    for _ in 0..40 {
+    for _ in 0..15 {
         world.cutover(&["status"]).await.code(0).says("worker failing").says("stands still").says("accounts_pkey");
     }
     // Nothing that looking did has stayed, and the switch is refused with the same words.

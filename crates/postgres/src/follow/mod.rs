@@ -144,8 +144,9 @@ struct Worker {
 }
 
 async fn worker(destination: &Client, names: &Names, stream: Stream) -> PgResult<Worker> {
+    // One that is in the first view and not in the second has just begun, or ended in between.
     let sql = "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp() - s.latest_end_time)::float8, \
-         EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.backend_start)::float8 \
+         CASE WHEN a.pid IS NULL THEN 0 ELSE EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.backend_start) END::float8 \
          FROM pg_catalog.pg_stat_subscription s LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.pid \
          WHERE s.subname = $1 AND s.relid IS NULL AND s.pid IS NOT NULL ORDER BY s.pid LIMIT 1";
     let row = destination.query_opt(sql, &[&names.subscription(stream)]).await;
