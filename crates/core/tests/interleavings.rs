@@ -238,13 +238,13 @@ impl World {
             Message::Row { server, name, beat, report, asked_at, first } => {
                 self.rows.insert(name.clone(), Heard { server: name.clone(), beat, lease_ms: LEASE, report });
                 let route = self.route();
-                let at = &mut self.servers[server];
+                let (now, at) = (self.now, &mut self.servers[server]);
                 if at.name == name && first {
                     // Only now it reads the journal.
                     at.view = route;
-                    at.desk = Some(Desk::new(LEASE, asked_at, route, self.now + at.clock));
+                    at.desk = Some(Desk::new(LEASE, asked_at, route, now + at.clock));
                 } else if let Some(desk) = at.desk.as_mut().filter(|_| at.name == name) {
-                    desk.reported(asked_at);
+                    desk.reported(asked_at, now + at.clock);
                 }
                 self.end_report(server, &name);
             }

@@ -265,12 +265,13 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
 /// Writes down what we and our clients have heard: often enough for the leases, and at once when a driver may wait for it.
 async fn tell_drivers(app: App, name: String) -> io::Result<()> {
     let mut views = app.watcher.subscribe();
-    let mut tick = tokio::time::interval(app.lease / 4);
+    let mut tick = tokio::time::interval(app.lease / 8);
     let mut epoch = views.borrow().route().epoch;
     for beat in 1.. {
         let asked_at = Instant::now();
         match app.cutover.report(&name, beat, app.lease, &app.report()).await {
-            Ok(()) => app.desk().reported(app.ms(asked_at)),
+            // One more, because both are rounded down: a reading that was begun in the same millisecond may have come before.
+            Ok(()) => app.desk().reported(app.ms(asked_at), app.ms(Instant::now()) + 1),
             Err(error) => {
                 tracing::warn!(%error, "what the clients have heard can't be written down");
                 tokio::time::sleep(REST).await;

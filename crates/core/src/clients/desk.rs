@@ -13,8 +13,10 @@ pub struct Desk {
     route: Route,
     /// When it was known last that the journal holds no newer route.
     seen_ms: u64,
-    /// When the report that was written down last was begun.
+    /// When the report was begun that leases rest on.
     reported_ms: u64,
+    /// When each report was begun, and known to be written down, behind which the journal was not read yet.
+    unread: Vec<(u64, u64)>,
     lease_ms: u64,
 }
 
@@ -31,24 +33,29 @@ impl Desk {
     /// A desk whose first report was begun at `reported_ms`, before the journal was read, which was begun at `seen_ms`.
     #[must_use]
     pub fn new(lease_ms: u64, reported_ms: u64, route: Route, seen_ms: u64) -> Self {
-        Self { clients: Clients::default(), route, seen_ms, reported_ms, lease_ms }
+        Self { clients: Clients::default(), route, seen_ms, reported_ms, unread: Vec::new(), lease_ms }
     }
 
-    /// The journal was read: this is its route, as of `at_ms`.
+    /// The journal was read: this is its route, as of `at_ms`, when that was begun.
+    ///
+    /// Leases rest on a report only from here on. It may have been under way for so long that a driver took the server for
+    /// dead and went on: then the journal says so.
     pub fn see(&mut self, route: Route, at_ms: u64) {
         if route.epoch >= self.route.epoch {
             self.route = route;
         }
         self.seen_ms = self.seen_ms.max(at_ms);
+        let read = self.unread.extract_if(.., |(_, written_ms)| *written_ms <= at_ms).map(|(begun_ms, _)| begun_ms).max();
+        self.reported_ms = self.reported_ms.max(read.unwrap_or(0));
     }
 
-    /// A report that was begun at `at_ms` is written down.
-    pub fn reported(&mut self, at_ms: u64) {
-        self.reported_ms = self.reported_ms.max(at_ms);
+    /// A report that was begun at `begun_ms` is known at `now_ms` to be written down.
+    pub fn reported(&mut self, begun_ms: u64, now_ms: u64) {
+        self.unread.push((begun_ms, now_ms));
     }
 
     /// Until when the server may rely on what it knows: the journal was read, and a report written down, no longer than a
-    /// lease before.
+    /// lease before; and the journal was read behind the report.
     #[must_use]
     pub fn relies_until_ms(&self) -> u64 {
         self.seen_ms.min(self.reported_ms) + self.lease_ms
