@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cutover_core::{State, apply, clients::Report};
+use cutover_core::{State, clients::Report};
 use cutover_journal::Entry;
 
-use crate::{Cutover, EngineError, EngineResult, log::read};
+use crate::{Cutover, EngineError, EngineResult, log::fold_onto};
 
 /// How far a journal was read, and what it comes to.
 #[derive(Clone, Debug, Default)]
@@ -27,12 +27,10 @@ impl Follower {
         self.state.as_ref()
     }
 
-    fn take(&mut self, entries: &[Entry]) -> EngineResult<()> {
-        for entry in entries {
-            self.state = Some(apply(self.state.take(), &read(entry)?)?);
-            self.seq = entry.seq;
-        }
-        Ok(())
+    /// What further entries make of it.
+    fn with(&self, entries: &[Entry]) -> EngineResult<Self> {
+        let seq = entries.last().map_or(self.seq, |entry| entry.seq);
+        Ok(Self { seq, state: fold_onto(self.state.clone(), entries)? })
     }
 }
 
@@ -42,9 +40,7 @@ impl Cutover {
     /// # Errors
     /// If it can't be read.
     pub async fn follow(&self) -> EngineResult<Follower> {
-        let mut follower = Follower::default();
-        follower.take(&self.journal.load().await?)?;
-        Ok(follower)
+        Follower::default().with(&self.journal.load().await?)
     }
 
     /// Reads on: the entries since, as soon as there is one; none when `wait` has passed.
@@ -53,9 +49,7 @@ impl Cutover {
     /// If the journal can't be read. Then nothing of it was taken, and the next call begins at the same place.
     pub async fn follow_on(&self, follower: &mut Follower, wait: Duration) -> EngineResult<Vec<Entry>> {
         let entries = self.journal.tail(follower.seq, wait).await?;
-        let mut next = follower.clone();
-        next.take(&entries)?;
-        *follower = next;
+        *follower = follower.with(&entries)?;
         Ok(entries)
     }
 

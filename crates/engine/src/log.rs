@@ -27,7 +27,11 @@ pub(crate) struct Voice {
 
 /// Folds a journal's entries.
 pub(crate) fn fold(entries: &[Entry]) -> EngineResult<Option<State>> {
-    let mut state = None;
+    fold_onto(None, entries)
+}
+
+/// Folds entries onto what those before them came to.
+pub(crate) fn fold_onto(mut state: Option<State>, entries: &[Entry]) -> EngineResult<Option<State>> {
     for entry in entries {
         state = Some(apply(state, &read(entry)?)?);
     }

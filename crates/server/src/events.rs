@@ -137,7 +137,7 @@ impl Reader {
         }
         let view = self.app.watcher.now();
         if view.revision == entry.seq {
-            self.ready.push_back(event("route", &json!(view.route())));
+            self.ready.push_back(event("route", &json!(view.route)));
         }
     }
 }

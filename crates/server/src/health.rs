@@ -96,7 +96,7 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
 ))]
 pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Refusal> {
     let (metrics, view) = (&app.metrics, app.watcher.now());
-    let route = view.route();
+    let route = view.route;
     metrics.epoch.set(route.epoch.cast_signed());
     metrics.revision.set(view.revision.cast_signed());
     metrics.held.set(i64::from(route.writes == Writes::Held));

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Renewal};
+use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Reason, Renewal};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -37,7 +37,8 @@ pub(crate) struct Evaluated {
     value: FlagValue,
     variant: String,
     /// TARGETING_MATCH, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
-    reason: String,
+    #[schema(value_type = String)]
+    reason: Reason,
     /// Flat: strings, numbers and booleans.
     #[schema(value_type = Object)]
     metadata: Value,
@@ -113,10 +114,11 @@ pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: B
     let answer = match read(&body) {
         Ok(request) => {
             let (lease, view) = present(&app, &request, arrived);
-            match flags(&app, &view).evaluate(&key, Context { database: request.text("database") }) {
-                Ok(evaluation) => Json(evaluated(&app, &view, key, evaluation, lease)).into_response(),
+            let flags = app.flags(&view);
+            match flags.evaluate(&key, Context { database: request.text("database") }) {
+                Ok(evaluation) => Json(evaluated(key, evaluation, metadata(&flags, &view, lease))).into_response(),
                 Err(FlagError::NotFound) => {
-                    let details = format!("no flag is called `{key}` here; the flags are {}", flags(&app, &view).names().join(", "));
+                    let details = format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", "));
                     failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details)
                 }
             }
@@ -143,7 +145,7 @@ pub(crate) async fn all(State(app): State<App>, headers: HeaderMap, body: Bytes)
         Err((code, details)) => return failure(StatusCode::BAD_REQUEST, None, code, details),
     };
     let (lease, view) = present(&app, &request, arrived);
-    let flags = flags(&app, &view);
+    let flags = app.flags(&view);
     let etag = etag(&view, flags.fresh, &body);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
@@ -151,9 +153,10 @@ pub(crate) async fn all(State(app): State<App>, headers: HeaderMap, body: Bytes)
     } else {
         let context = Context { database: request.text("database") };
         let evaluations = flags.names().into_iter().filter_map(|key| Some((flags.evaluate(&key, context).ok()?, key)));
-        let all = evaluations.map(|(evaluation, key)| evaluated(&app, &view, key, evaluation, lease)).collect();
+        let metadata = metadata(&flags, &view, lease);
+        let all = evaluations.map(|(evaluation, key)| evaluated(key, evaluation, metadata.clone())).collect();
         let stream = EventStream { r#type: "sse", url: format!("{}/ofrep/v1/events?ticket={}", base(&headers), app.tickets.make()) };
-        Json(Bulk { flags: all, metadata: metadata(&app, &view, lease), event_streams: vec![stream] }).into_response()
+        Json(Bulk { flags: all, metadata, event_streams: vec![stream] }).into_response()
     };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
@@ -177,10 +180,6 @@ fn read(body: &Bytes) -> Result<EvaluationRequest, (&'static str, String)> {
     }
 }
 
-fn flags<'a>(app: &'a App, view: &View) -> Flags<'a> {
-    Flags { cutover: &app.cutover.plan().name, route: view.route(), fresh: !app.fresh_for().is_zero(), places: &app.places }
-}
-
 /// Takes down that an instance is there, and where it writes; and says by which view it is to be answered.
 fn present(app: &App, request: &EvaluationRequest, arrived: Instant) -> (Duration, View) {
     let name: String = request.who().chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
@@ -197,26 +196,18 @@ fn present(app: &App, request: &EvaluationRequest, arrived: Instant) -> (Duratio
     app.give_lease(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, app.watcher.now()))
 }
 
-fn evaluated(app: &App, view: &View, key: String, evaluation: Evaluation, lease: Duration) -> Evaluated {
-    let mut metadata = metadata(app, view, lease);
+fn evaluated(key: String, evaluation: Evaluation, mut metadata: Value) -> Evaluated {
     if let (Some(why), Some(fields)) = (evaluation.why, metadata.as_object_mut()) {
         fields.insert("why".to_owned(), why.into());
     }
-    let reason = serde_json::to_value(evaluation.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned));
-    Evaluated {
-        key,
-        value: match evaluation.value {
-            clients::Value::Flag(flag) => FlagValue::Flag(flag),
-            clients::Value::Text(text) => FlagValue::Text(text),
-        },
-        variant: evaluation.variant,
-        reason: reason.unwrap_or_default(),
-        metadata,
-    }
+    let value = match evaluation.value {
+        clients::Value::Flag(flag) => FlagValue::Flag(flag),
+        clients::Value::Text(text) => FlagValue::Text(text),
+    };
+    Evaluated { key, value, variant: evaluation.variant, reason: evaluation.reason, metadata }
 }
 
-fn metadata(app: &App, view: &View, lease: Duration) -> Value {
-    let flags = flags(app, view);
+fn metadata(flags: &Flags<'_>, view: &View, lease: Duration) -> Value {
     let until = SignedDuration::try_from(lease).ok().and_then(|lease| Timestamp::now().checked_add(lease).ok());
     json!({
         "flagSetId": flags.cutover,

@@ -8,10 +8,7 @@ use axum::{
     http::StatusCode,
 };
 use cutover_api::{Code, Permit, PermitRequest, Problem, Side, Writes};
-use cutover_core::{
-    clients::{Flags, Renewal},
-    {self as core},
-};
+use cutover_core::{self as core, clients::Renewal};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -68,11 +65,11 @@ pub(crate) async fn leave(State(app): State<App>, Path(incarnation): Path<String
 }
 
 fn answer(app: &App, view: &View, database: Option<&str>, lease: Duration) -> Permit {
-    let route = view.route();
-    let flags = Flags { cutover: &app.cutover.plan().name, route, fresh: !app.fresh_for().is_zero(), places: &app.places };
+    let flags = app.flags(view);
+    let route = flags.route;
     let why = flags.refusal(database);
     Permit {
-        cutover: app.cutover.plan().name.clone(),
+        cutover: flags.cutover.to_owned(),
         revision: view.revision,
         epoch: route.epoch,
         authority: match route.authority {

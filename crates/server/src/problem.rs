@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cutover_api::{Code, Problem};
+use cutover_engine::EngineError;
 
 /// A refusal on its way out; the request's name is added when it leaves.
 #[derive(Clone, Debug)]
@@ -31,8 +32,13 @@ impl Refusal {
         Self::new(Code::Internal, "something went wrong inside the server").hint("the server's log says what, under this request_id")
     }
 
-    /// The journal or a database can't be asked now.
-    pub(crate) fn unavailable(error: &dyn std::fmt::Display) -> Self {
+    /// What the engine could not answer: because of where the cutover stands, or because the journal or a database can't be
+    /// asked now.
+    pub(crate) fn of(error: EngineError) -> Self {
+        if matches!(error, EngineError::Mismatch { .. } | EngineError::Refused(_)) {
+            let hint = error.hint();
+            return Self { hint, ..Self::new(Code::Conflict, error.to_string()) };
+        }
         tracing::warn!(%error, "a request can't be answered now");
         Self::new(Code::Unavailable, "the journal or a database can't be reached").hint("try again; the server's log says more")
     }

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Query, State},
 };
-use cutover_api::{Code, Problem};
+use cutover_api::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ const MOST_ENTRIES: usize = 1000;
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    json(&app.cutover.status().await.map_err(|error| Refusal::unavailable(&error))?)
+    json(&app.cutover.status().await.map_err(Refusal::of)?)
 }
 
 /// Every step in order, with the exact statement or call. Executes nothing.
@@ -33,7 +33,7 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Steps>, Refusal> {
-    let steps = app.cutover.steps().await.map_err(|error| Refusal::unavailable(&error))?;
+    let steps = app.cutover.steps().await.map_err(Refusal::of)?;
     let steps = steps.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
     Ok(Json(Steps { steps }))
 }
@@ -42,16 +42,11 @@ pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Steps>, Refusal
 #[utoipa::path(post, path = "/v1/check", tag = "look", responses(
     (status = 200, description = "Every finding", body = Findings),
     NotAllowed,
-    (status = 409, description = "There is nothing to check any more", body = Problem),
+    (status = 409, description = "There is nothing to check any more, or the plan covers other tables than the cutover", body = Problem),
     (status = 503, description = "A database can't be reached", body = Problem)
 ))]
 pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refusal> {
-    if app.watcher.now().state.is_some_and(|state| state.ended()) {
-        return Err(
-            Refusal::new(Code::Conflict, "the cutover has ended: there is nothing to check any more").hint("a new one needs another name")
-        );
-    }
-    let findings = app.cutover.check().await.map_err(|error| Refusal::unavailable(&error))?;
+    let findings = app.cutover.check().await.map_err(Refusal::of)?;
     let blocking = findings.iter().filter(|finding| finding.blocks()).count();
     let findings = findings.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
     Ok(Json(Findings { blocking, findings }))
@@ -68,7 +63,7 @@ pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refu
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Journal>, Refusal> {
-    let entries = app.cutover.entries().await.map_err(|error| Refusal::unavailable(&error))?;
+    let entries = app.cutover.entries().await.map_err(Refusal::of)?;
     let after = page.after.map_or(0, u64::from);
     let newest = entries.last().map_or(0, |entry| entry.seq);
     let wanted = entries.iter().filter(|entry| entry.seq > after).take(page.limit.map_or(MOST_ENTRIES, usize::from).min(MOST_ENTRIES));
@@ -83,7 +78,7 @@ pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) ->
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn audit(State(app): State<App>) -> Result<Json<Audit>, Refusal> {
-    let verified = app.cutover.audit().await.map_err(|error| Refusal::unavailable(&error))?;
+    let verified = app.cutover.audit().await.map_err(Refusal::of)?;
     Ok(Json(match verified {
         Ok(verified) => Audit { intact: true, head: Some(verified.head.to_string()), what: None },
         Err(tampered) => Audit { intact: false, head: None, what: Some(tampered.to_string()) },

@@ -11,21 +11,20 @@ use std::{
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_LENGTH},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use cutover_api::{Code, header::REQUEST_ID};
-use cutover_core::clients::{Desk, FutureEpoch, Places, Renewal, Report};
+use cutover_core::clients::{Desk, Flags, FutureEpoch, Places, Renewal, Report};
 use cutover_engine::Cutover;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
-
 use tracing::Instrument;
 
 use crate::{
@@ -166,6 +165,11 @@ impl Inner {
         Duration::from_millis(until.saturating_sub(self.ms(Instant::now())))
     }
 
+    /// What is said by a view, as sure as it is now.
+    pub(crate) fn flags(&self, view: &View) -> Flags<'_> {
+        Flags { cutover: &self.cutover.plan().name, route: view.route, fresh: !self.fresh_for().is_zero(), places: &self.places }
+    }
+
     /// Gives a client a lease, which counts from `arrived`. What the client is told has to be by the view that is known
     /// after this: see [`Desk`].
     pub(crate) fn give_lease(&self, renewal: &Renewal<'_>, arrived: Instant) -> Result<(Duration, View), FutureEpoch> {
@@ -192,7 +196,7 @@ impl Inner {
 
     /// Takes up what the journal says. Those who are told by it come first: see [`Desk`].
     fn see(&self, view: View) {
-        let (route, as_of) = (view.route(), view.as_of);
+        let (route, as_of) = (view.route, view.as_of);
         self.watcher.publish(view);
         self.desk().see(route, self.ms(as_of));
     }
@@ -230,7 +234,7 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
     // Before the journal is read: see `Cutover::report`.
     cutover.report(&name, 0, options.lease, &Report::default()).await?;
     let (watcher, follower) = Watcher::open(&cutover).await?;
-    let desk = Desk::new(whole_ms(options.lease), 0, watcher.now().route(), 0);
+    let desk = Desk::new(whole_ms(options.lease), 0, watcher.now().route, 0);
     let (closing, closes) = watch::channel(false);
     let app = App(Arc::new(Inner {
         cutover,
@@ -266,7 +270,7 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
 async fn tell_drivers(app: App, name: String) -> io::Result<()> {
     let mut views = app.watcher.subscribe();
     let mut tick = tokio::time::interval(app.lease / 8);
-    let mut epoch = views.borrow().route().epoch;
+    let mut epoch = views.borrow().route.epoch;
     for beat in 1.. {
         let asked_at = Instant::now();
         match app.cutover.report(&name, beat, app.lease, &app.report()).await {
@@ -280,7 +284,7 @@ async fn tell_drivers(app: App, name: String) -> io::Result<()> {
         tokio::select! {
             _ = tick.tick() => {}
             () = app.news.notified() => {}
-            view = views.wait_for(|view| view.route().epoch != epoch) => epoch = view.map_or(epoch, |view| view.route().epoch),
+            view = views.wait_for(|view| view.route.epoch != epoch) => epoch = view.map_or(epoch, |view| view.route.epoch),
         }
     }
     Ok(())
@@ -306,7 +310,7 @@ fn listen(
     // Who sends a request's head byte by byte is not waited for.
     let timer = hyper_util::rt::TokioTimer::new();
     server.http_builder().http1().timer(timer).header_read_timeout(HEAD_LIMIT);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let service = router.into_make_service();
     Ok(async move {
         match tls {
             Some(tls) => server.acceptor(axum_server::tls_rustls::RustlsAcceptor::new(tls)).serve(service).await,
@@ -337,7 +341,7 @@ fn router(app: App) -> Router {
 async fn attend(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let path = request.uri().path().to_owned();
-    let matched = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let streams = path.ends_with("/events");
     let begun = Instant::now();
     // What is logged meanwhile says for whom.

@@ -18,19 +18,19 @@ const BACKLOG: usize = 1024;
 pub(crate) const REST: Duration = Duration::from_millis(250);
 
 /// The fold of the journal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     /// The newest entry's number; 0 while there is none.
     pub(crate) revision: u64,
-    /// None before the cutover has begun.
-    pub(crate) state: Option<State>,
+    /// The route that it comes to.
+    pub(crate) route: Route,
     /// When it was known that there was no newer entry.
     pub(crate) as_of: Instant,
 }
 
 impl View {
-    pub(crate) fn route(&self) -> Route {
-        self.state.as_ref().map(State::route).unwrap_or_default()
+    fn of(follower: &Follower, as_of: Instant) -> Self {
+        Self { revision: follower.seq(), route: follower.state().map(State::route).unwrap_or_default(), as_of }
     }
 }
 
@@ -55,13 +55,13 @@ impl Watcher {
     pub(crate) async fn open(cutover: &Cutover) -> EngineResult<(Self, Follower)> {
         let as_of = Instant::now();
         let follower = cutover.follow().await?;
-        let view = View { revision: follower.seq(), state: follower.state().cloned(), as_of };
+        let view = View::of(&follower, as_of);
         Ok((Self { view: watch::Sender::new(view), told: broadcast::Sender::new(BACKLOG) }, follower))
     }
 
     /// What is known now.
     pub(crate) fn now(&self) -> View {
-        self.view.borrow().clone()
+        *self.view.borrow()
     }
 
     /// Tells each change.
@@ -90,7 +90,7 @@ impl Watcher {
             let asked_at = Instant::now();
             match cutover.follow_on(&mut follower, every).await {
                 Ok(entries) => {
-                    see(View { revision: follower.seq(), state: follower.state().cloned(), as_of: asked_at });
+                    see(View::of(&follower, asked_at));
                     for entry in entries {
                         self.told.send(Told::Entry(Arc::new(entry))).ok();
                     }
