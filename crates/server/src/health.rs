@@ -82,7 +82,7 @@ pub(crate) async fn healthz() -> &'static str {
     (status = 503, description = "Not so: writes are refused", body = cutover_api::Problem)
 ))]
 pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refusal> {
-    if app.fresh_for().is_zero() {
+    if app.watcher.fresh_for().is_zero() {
         return Err(Refusal::new(Code::Unavailable, "the server has lost touch with the journal")
             .hint("writes are refused meanwhile; the log says why"));
     }

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     ops::Deref,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use axum::{
 };
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use cutover_api::{Code, header::REQUEST_ID};
-use cutover_core::clients::{Desk, Flags, FutureEpoch, Places, Renewal, Report};
+use cutover_core::clients::{Flags, FutureEpoch, Places, Renewal, Report};
 use cutover_engine::Cutover;
 use tokio::{
     sync::{Notify, watch},
@@ -32,7 +32,6 @@ use crate::{
     drive::Wheel,
     events::Tickets,
     health, ofrep, openapi,
-    permits::whole_ms,
     problem::{self, Refusal},
     tokens::{TokenFile, Tokens},
     view::{REST, View, Watcher},
@@ -144,8 +143,6 @@ pub(crate) struct Inner {
     pub(crate) tickets: Tickets,
     pub(crate) wheel: Wheel,
     pub(crate) closing: watch::Receiver<bool>,
-    started: Instant,
-    desk: Mutex<Desk>,
     /// Told when a driver may be waiting for what we have to say.
     news: Notify,
 }
@@ -159,55 +156,33 @@ impl Deref for App {
 }
 
 impl Inner {
-    /// How much longer what is known may be relied on.
-    pub(crate) fn fresh_for(&self) -> Duration {
-        let until = self.desk().relies_until_ms();
-        Duration::from_millis(until.saturating_sub(self.ms(Instant::now())))
-    }
-
     /// What is said by a view, as sure as it is now.
     pub(crate) fn flags(&self, view: &View) -> Flags<'_> {
-        Flags { cutover: &self.cutover.plan().name, route: view.route, fresh: !self.fresh_for().is_zero(), places: &self.places }
+        let fresh = !self.watcher.fresh_for().is_zero();
+        Flags { cutover: &self.cutover.plan().name, route: view.route, fresh, places: &self.places }
     }
 
-    /// Gives a client a lease, which counts from `arrived`. What the client is told has to be by the view that is known
-    /// after this: see [`Desk`].
+    /// Gives a client a lease, which counts from `arrived`, and says what it may act on meanwhile.
     pub(crate) fn give_lease(&self, renewal: &Renewal<'_>, arrived: Instant) -> Result<(Duration, View), FutureEpoch> {
-        let lent = self.desk().lend(renewal, self.ms(arrived))?;
-        if lent.caught_up {
+        let (lease, caught_up) = self.watcher.lend(renewal, arrived)?;
+        if caught_up {
             self.news.notify_one();
         }
-        Ok((Duration::from_millis(lent.lease_ms), self.watcher.now()))
+        Ok((lease, self.watcher.now()))
     }
 
     pub(crate) fn forget(&self, key: &str) {
-        self.desk().leave(key);
+        self.watcher.leave(key);
         self.news.notify_one();
     }
 
     /// The sum of all clients.
     pub(crate) fn report(&self) -> Report {
-        let report = self.desk().report(self.ms(Instant::now()));
+        let report = self.watcher.report();
         self.metrics.clients.set(report.clients.cast_signed());
         self.metrics.behind.set(report.behind.cast_signed());
         self.metrics.astray.set(report.astray.cast_signed());
         report
-    }
-
-    /// Takes up what the journal says. Those who are told by it come first: see [`Desk`].
-    fn see(&self, view: View) {
-        let (route, as_of) = (view.route, view.as_of);
-        self.watcher.publish(view);
-        self.desk().see(route, self.ms(as_of));
-    }
-
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Milliseconds since the server began, rounded down.
-    fn ms(&self, at: Instant) -> u64 {
-        whole_ms(at.saturating_duration_since(self.started))
     }
 }
 
@@ -233,8 +208,7 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
     let started = Instant::now();
     // Before the journal is read: see `Cutover::report`.
     cutover.report(&name, 0, options.lease, &Report::default()).await?;
-    let (watcher, follower) = Watcher::open(&cutover).await?;
-    let desk = Desk::new(whole_ms(options.lease), 0, watcher.now().route, 0);
+    let (watcher, follower) = Watcher::open(&cutover, options.lease, started).await?;
     let (closing, closes) = watch::channel(false);
     let app = App(Arc::new(Inner {
         cutover,
@@ -247,8 +221,6 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
         tickets: Tickets::new(),
         wheel: Wheel::default(),
         closing: closes,
-        started,
-        desk: Mutex::new(desk),
         news: Notify::new(),
     }));
     let handle = Handle::new();
@@ -257,7 +229,7 @@ pub async fn serve(cutover: Cutover, options: Options) -> Result<Running, Server
     tasks.spawn({
         let app = app.clone();
         async move {
-            app.watcher.follow(&app.cutover, follower, app.lease / 8, |view| app.see(view)).await;
+            app.watcher.follow(&app.cutover, follower, app.lease / 8).await;
             Ok(())
         }
     });
@@ -274,8 +246,7 @@ async fn tell_drivers(app: App, name: String) -> io::Result<()> {
     for beat in 1.. {
         let asked_at = Instant::now();
         match app.cutover.report(&name, beat, app.lease, &app.report()).await {
-            // One more, because both are rounded down: a reading that was begun in the same millisecond may have come before.
-            Ok(()) => app.desk().reported(app.ms(asked_at), app.ms(Instant::now()) + 1),
+            Ok(()) => app.watcher.reported(asked_at),
             Err(error) => {
                 tracing::warn!(%error, "what the clients have heard can't be written down");
                 tokio::time::sleep(REST).await;

@@ -1,8 +1,14 @@
 //! What the server knows of the cutover: the journal's fold, as of a moment that is known.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use cutover_core::{Route, State};
+use cutover_core::{
+    Route, State,
+    clients::{Desk, FutureEpoch, Renewal, Report},
+};
 use cutover_engine::{Cutover, EngineResult, Follower};
 use cutover_journal::Entry;
 use serde_json::Value;
@@ -10,6 +16,8 @@ use tokio::{
     sync::{broadcast, watch},
     time::Instant,
 };
+
+use crate::permits::whole_ms;
 
 /// Entries that a slow reader of the stream of events may be behind before it has to read the journal again.
 const BACKLOG: usize = 1024;
@@ -43,20 +51,27 @@ pub(crate) enum Told {
     Notice { kind: &'static str, data: Value },
 }
 
-/// Follows the journal, for everybody in this process.
+/// Follows the journal, for everybody in this process, and lends on what it knows.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     view: watch::Sender<View>,
     told: broadcast::Sender<Told>,
+    /// Changes together with the view: nobody is told of an epoch that can't be acknowledged here yet.
+    desk: Mutex<Desk>,
+    started: Instant,
 }
 
 impl Watcher {
-    /// Reads the journal.
-    pub(crate) async fn open(cutover: &Cutover) -> EngineResult<(Self, Follower)> {
+    /// Reads the journal. The first report was begun at `started`, before this.
+    pub(crate) async fn open(cutover: &Cutover, lease: Duration, started: Instant) -> EngineResult<(Self, Follower)> {
         let as_of = Instant::now();
         let follower = cutover.follow().await?;
-        let view = View::of(&follower, as_of);
-        Ok((Self { view: watch::Sender::new(view), told: broadcast::Sender::new(BACKLOG) }, follower))
+        Ok((Self::at(View::of(&follower, as_of), lease, started), follower))
+    }
+
+    fn at(view: View, lease: Duration, started: Instant) -> Self {
+        let desk = Mutex::new(Desk::new(whole_ms(lease), 0, view.route, ms_since(started, view.as_of)));
+        Self { view: watch::Sender::new(view), told: broadcast::Sender::new(BACKLOG), desk, started }
     }
 
     /// What is known now.
@@ -79,18 +94,57 @@ impl Watcher {
         self.told.send(Told::Notice { kind, data }).ok();
     }
 
-    /// Tells everybody who subscribed.
-    pub(crate) fn publish(&self, view: View) {
+    /// Takes up what the journal says, and tells everybody who subscribed. These come first: see [`Desk`].
+    pub(crate) fn see(&self, view: View) {
+        let mut desk = self.desk();
         self.view.send_replace(view);
+        desk.see(view.route, self.ms(view.as_of));
     }
 
-    /// Follows until it is dropped, and says what it saw. `every` is how often it is made sure that nothing newer is there.
-    pub(crate) async fn follow(&self, cutover: &Cutover, mut follower: Follower, every: Duration, see: impl Fn(View)) {
+    /// Gives a client a lease, which counts from `arrived`, and says whether somebody was behind who isn't now. What the
+    /// client is told has to be by the view that is known after this: see [`Desk`].
+    pub(crate) fn lend(&self, renewal: &Renewal<'_>, arrived: Instant) -> Result<(Duration, bool), FutureEpoch> {
+        let lent = self.desk().lend(renewal, self.ms(arrived))?;
+        Ok((Duration::from_millis(lent.lease_ms), lent.caught_up))
+    }
+
+    /// Forgets a client that says that it has ended.
+    pub(crate) fn leave(&self, key: &str) {
+        self.desk().leave(key);
+    }
+
+    /// How much longer what is known may be relied on.
+    pub(crate) fn fresh_for(&self) -> Duration {
+        let until = self.desk().relies_until_ms();
+        Duration::from_millis(until.saturating_sub(self.ms(Instant::now())))
+    }
+
+    /// The sum of all clients.
+    pub(crate) fn report(&self) -> Report {
+        self.desk().report(self.ms(Instant::now()))
+    }
+
+    /// A report that was begun at `asked_at` is written down.
+    pub(crate) fn reported(&self, asked_at: Instant) {
+        // One more, because both are rounded down: a reading that was begun in the same millisecond may have come before.
+        self.desk().reported(self.ms(asked_at), self.ms(Instant::now()) + 1);
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        ms_since(self.started, at)
+    }
+
+    /// Follows until it is dropped. `every` is how often it is made sure that nothing newer is there.
+    pub(crate) async fn follow(&self, cutover: &Cutover, mut follower: Follower, every: Duration) {
         loop {
             let asked_at = Instant::now();
             match cutover.follow_on(&mut follower, every).await {
                 Ok(entries) => {
-                    see(View::of(&follower, asked_at));
+                    self.see(View::of(&follower, asked_at));
                     for entry in entries {
                         self.told.send(Told::Entry(Arc::new(entry))).ok();
                     }
@@ -101,5 +155,32 @@ impl Watcher {
                 }
             }
         }
+    }
+}
+
+/// Rounded down.
+fn ms_since(started: Instant, at: Instant) -> u64 {
+    whole_ms(at.saturating_duration_since(started))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_somebody_was_told_of_can_be_acknowledged() {
+        let started = Instant::now();
+        let view = |epoch| View { revision: epoch, route: Route { epoch, ..Route::default() }, as_of: Instant::now() };
+        let watcher = Watcher::at(view(0), Duration::from_secs(5), started);
+        let newest = 100_000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=newest).for_each(|epoch| watcher.see(view(epoch))));
+            let mut epoch = 0;
+            while epoch < newest {
+                epoch = watcher.now().route.epoch;
+                let renewal = Renewal { key: "a", name: "a", place: None, acknowledged: Some(epoch), asks_each_time: false, until_ms: 0 };
+                watcher.lend(&renewal, Instant::now()).expect("it was told of it");
+            }
+        });
     }
 }
