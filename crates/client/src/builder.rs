@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use cutover_wire::{Token, Wire};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::{
     Client, Error,
     guard::Shared,
-    settings::{Ca, Settings, Token},
-    task::Task,
-    transport::{Failure, Transport},
+    settings::{Ca, Settings},
+    task::{Failure, MOST_BODY, Task},
 };
 
 /// How long [`Builder::connect`] waits for the first answer, if it is not told otherwise.
@@ -36,7 +36,7 @@ impl Builder {
     /// What the server knows this client by. In the environment: `CUTOVER_TOKEN`.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.code.token = Some(Token(token.into()));
+        self.code.token = Some(Token::from(token.into()));
         self
     }
 
@@ -115,11 +115,11 @@ impl Builder {
         }
         let settings = self.code.or(self.environment).check()?;
         let runtime = Handle::try_current().map_err(|_| Error::NoRuntime)?;
-        let transport = Transport::new(&settings)?;
+        let wire = Wire::new(&settings.reach, concat!("cutover-client/", env!("CARGO_PKG_VERSION")), MOST_BODY)?;
         let shared = Arc::new(Shared::new());
         let (end, ending) = watch::channel(false);
         let (alive, gone) = watch::channel(());
-        let task = Task::new(shared.clone(), transport, settings, ending);
+        let task = Task::new(shared.clone(), wire, settings, ending);
         runtime.spawn(async move {
             task.run().await;
             drop(alive);

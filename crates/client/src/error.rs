@@ -20,10 +20,16 @@ pub enum Error {
     /// A setting can't be sent to a server.
     #[error("the {setting} has to have 1 to {most} characters, none of which is a control character")]
     Setting {
-        /// Which: `instance`, `database`, `token`.
+        /// Which: `instance`, `database`.
         setting: &'static str,
         /// How long it may be, in characters.
         most: usize,
+    },
+    /// The token can't be sent to a server.
+    #[error("{source}")]
+    Token {
+        /// Why not.
+        source: cutover_wire::ReachError,
     },
     /// A variable of the environment is not text.
     #[error("{variable} in the environment is not UTF-8")]

@@ -65,7 +65,6 @@ mod refused;
 mod settings;
 mod sync;
 mod task;
-mod transport;
 mod view;
 
 pub use builder::Builder;

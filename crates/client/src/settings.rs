@@ -1,8 +1,8 @@
 //! What a client is told by its code and its environment. The code goes first.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
-use reqwest::{Url, header::HeaderValue};
+use cutover_wire::{Reach, ReachError, Token};
 
 use crate::Error;
 
@@ -16,16 +16,6 @@ pub(crate) struct Settings {
     pub(crate) ca: Option<Ca>,
 }
 
-/// Is printed nowhere.
-#[derive(Clone)]
-pub(crate) struct Token(pub(crate) String);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
 /// Who vouches for the server.
 #[derive(Clone, Debug)]
 pub(crate) enum Ca {
@@ -36,11 +26,9 @@ pub(crate) enum Ca {
 /// Settings that can be used.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked {
-    pub(crate) server: Url,
-    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) reach: Reach,
     pub(crate) instance: String,
     pub(crate) database: Option<String>,
-    pub(crate) ca: Option<Vec<u8>>,
 }
 
 /// The longest instance that a server takes, in characters.
@@ -49,15 +37,13 @@ const MOST_INSTANCE: usize = 200;
 /// The longest address of a database that a server takes, in characters.
 const MOST_DATABASE: usize = 500;
 
-const MOST_TOKEN: usize = 4096;
-
 impl Settings {
     /// Reads the environment through `lookup`. An empty variable is as good as none.
     pub(crate) fn read(lookup: impl Fn(&'static str) -> Result<Option<String>, Error>) -> Result<Self, Error> {
         let get = |name| lookup(name).map(|value| value.filter(|value| !value.is_empty()));
         Ok(Self {
             server: get("CUTOVER_SERVER")?,
-            token: get("CUTOVER_TOKEN")?.map(Token),
+            token: get("CUTOVER_TOKEN")?.map(Token::from),
             instance: get("CUTOVER_INSTANCE")?,
             database: get("CUTOVER_DATABASE")?,
             ca: get("CUTOVER_CA")?.map(|path| Ca::File(path.into())),
@@ -77,41 +63,28 @@ impl Settings {
 
     /// Checks everything before anything is sent.
     pub(crate) fn check(self) -> Result<Checked, Error> {
-        let server = server(&self.server.ok_or(Error::NoServer)?)?;
+        let server = self.server.ok_or(Error::NoServer)?;
         let instance = checked("instance", self.instance.unwrap_or_else(process), MOST_INSTANCE)?;
         let database = self.database.map(|database| checked("database", address(&database).to_owned(), MOST_DATABASE)).transpose()?;
-        let authorization = self.token.map(authorization).transpose()?;
-        let ca = self.ca.map(Ca::read).transpose()?;
-        Ok(Checked { server, authorization, instance, database, ca })
+        let reach = match self.ca {
+            Some(Ca::File(path)) => Reach::with_ca_file(&server, self.token, Some(path)),
+            Some(Ca::Pem(pem)) => Reach::new(&server, self.token, Some(&pem)),
+            None => Reach::new(&server, self.token, None),
+        };
+        Ok(Checked { reach: reach?, instance, database })
     }
 }
 
-impl Ca {
-    fn read(self) -> Result<Vec<u8>, Error> {
-        match self {
-            Self::Pem(pem) => Ok(pem),
-            Self::File(path) => std::fs::read(&path).map_err(|source| Error::CertificateFile { path, source }),
+impl From<ReachError> for Error {
+    fn from(error: ReachError) -> Self {
+        match error {
+            ReachError::Server { server, why } => Self::Server { server, why },
+            error @ ReachError::Token => Self::Token { source: error },
+            ReachError::Certificate { why } => Self::Certificate { why },
+            ReachError::CertificateFile { path, source } => Self::CertificateFile { path, source },
+            ReachError::Http(source) => Self::Http { source },
         }
     }
-}
-
-fn server(text: &str) -> Result<Url, Error> {
-    let wrong = |why: &str| Error::Server { server: address(text).to_owned(), why: why.to_owned() };
-    let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
-    if !["http", "https"].contains(&url.scheme()) {
-        return Err(wrong("it begins neither with http:// nor with https://"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("who asks is told by a token, not by a name in the address"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("it has to end with the path, if it has one"));
-    }
-    if !url.path().ends_with('/') {
-        let path = format!("{}/", url.path());
-        url.set_path(&path);
-    }
-    Ok(url)
 }
 
 /// The host, port and database of a URL, or of what is no URL. Nothing else leaves the process.
@@ -128,13 +101,6 @@ fn checked(setting: &'static str, text: String, most: usize) -> Result<String, E
         return Err(Error::Setting { setting, most });
     }
     Ok(text)
-}
-
-fn authorization(token: Token) -> Result<HeaderValue, Error> {
-    let token = checked("token", token.0, MOST_TOKEN)?;
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| Error::Setting { setting: "token", most: MOST_TOKEN })?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// The host's name and the process' number.
@@ -172,8 +138,7 @@ mod tests {
     fn code_beats_environment_beats_default() {
         let code = Settings { server: Some("http://code:7700/base".to_owned()), ..Settings::default() };
         let checked = code.or(Settings::read(environment).unwrap()).check().unwrap();
-        assert_eq!(checked.server.as_str(), "http://code:7700/base/");
-        assert_eq!(checked.authorization.unwrap(), "Bearer secret");
+        assert_eq!(checked.reach.address(), "http://code:7700/base/");
         assert_eq!(checked.instance, process(), "an empty variable is as good as none");
         assert!(checked.instance.ends_with(&format!("-{}", std::process::id())), "{}", checked.instance);
     }
@@ -192,13 +157,11 @@ mod tests {
         let told = |settings: Settings| settings.check().unwrap_err().to_string();
         let at = |server: &str| Settings { server: Some(server.to_owned()), ..Settings::default() };
         assert!(told(Settings::default()).contains("CUTOVER_SERVER"));
-        for server in ["cutover", "ftp://cutover", "http://a:secret@cutover", "http://cutover/?a=b", "http://"] {
-            let told = told(at(server));
-            assert!(told.contains("hint: ") && !told.contains("secret"), "{told}");
-        }
+        let wrong = told(at("http://a:secret@cutover"));
+        assert!(wrong.contains("hint: ") && !wrong.contains("secret"), "{wrong}");
         assert!(told(Settings { instance: Some("a\nb".to_owned()), ..at("http://a") }).contains("instance"));
         assert!(told(Settings { database: Some("x".repeat(501)), ..at("http://a") }).contains("database"));
-        assert!(told(Settings { token: Some(Token("a\nb".to_owned())), ..at("http://a") }).contains("token"));
+        assert!(told(Settings { token: Some(Token::from("a\nb".to_owned())), ..at("http://a") }).contains("token"));
         assert!(told(Settings { ca: Some(Ca::File("/nowhere/ca.pem".into())), ..at("http://a") }).contains("/nowhere/ca.pem"));
     }
 }

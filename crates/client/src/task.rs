@@ -3,6 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use cutover_api::{Permit, PermitRequest};
+use cutover_wire::{Method, Wire};
 use tokio::{
     select,
     sync::watch,
@@ -14,7 +15,6 @@ use crate::{
     guard::Shared,
     keeper::{Keeper, Taken},
     settings::Checked,
-    transport::{Failure, Transport},
 };
 
 /// How long an answer may take that is not held back, where no lease is at stake.
@@ -29,9 +29,33 @@ const FIRST_REST: Duration = Duration::from_millis(25);
 /// The longest pause after a failure.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// A longer answer is none of the server's. Unit: bytes.
+pub(crate) const MOST_BODY: usize = 64 * 1024;
+
+/// How long the server may take to hear a goodbye.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why there is no lease.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Wire(#[from] cutover_wire::Failure),
+    #[error("the server's answer is older than what is known: revision {revision} of epoch {epoch}")]
+    Stale { revision: u64, epoch: u64 },
+    #[error("the server answers for another cutover: {cutover}")]
+    Other { cutover: String },
+}
+
+impl Failure {
+    /// Whether the server would say so again.
+    pub(crate) fn is_rejection(&self) -> bool {
+        matches!(self, Self::Wire(failure) if failure.is_rejection())
+    }
+}
+
 pub(crate) struct Task {
     shared: Arc<Shared>,
-    transport: Transport,
+    wire: Wire,
     ending: watch::Receiver<bool>,
     keeper: Keeper,
     /// When the lease runs out, by the system's clock: should the processor's ever stand still, this closes the gate.
@@ -50,11 +74,11 @@ enum Attended<T> {
 }
 
 impl Task {
-    pub(crate) fn new(shared: Arc<Shared>, transport: Transport, settings: Checked, ending: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, wire: Wire, settings: Checked, ending: watch::Receiver<bool>) -> Self {
         let incarnation = format!("{:016x}{:016x}", chance::number(), chance::number());
         let Checked { instance, database, .. } = settings;
         let asks = PermitRequest { instance, incarnation, database, acknowledged: None, revision: None, wait_ms: 0 };
-        Self { shared, transport, ending, keeper: Keeper::default(), until: Instant::now(), asks, failures: 0 }
+        Self { shared, wire, ending, keeper: Keeper::default(), until: Instant::now(), asks, failures: 0 }
     }
 
     pub(crate) async fn run(mut self) {
@@ -65,14 +89,14 @@ impl Task {
     /// Asks once. Returns whether to go on.
     async fn ask(&mut self) -> bool {
         let (request, limit) = self.request();
-        let transport = self.transport.clone();
+        let wire = self.wire.clone();
         let (sent, sent_at) = (self.shared.clock.now(), Instant::now());
-        let answer = match self.attend(transport.ask(&request, limit)).await {
+        let answer = match self.attend(wire.ask(Method::POST, "v1/permits", Some(&request), limit)).await {
             Attended::Done(answer) => answer,
             Attended::Acknowledge => return true,
             Attended::Ended => return false,
         };
-        let rest = match answer.and_then(|permit| self.take(permit, sent, sent_at)) {
+        let rest = match answer.map_err(Failure::Wire).and_then(|permit| self.take(permit, sent, sent_at)) {
             Ok(news) => {
                 self.recovered();
                 // A server that is closing answers at once, though there is nothing new.
@@ -183,7 +207,7 @@ impl Task {
         if timeout_at(self.until, drained).await.is_err() {
             return tracing::warn!("a write takes longer than the lease; the server is not told that this client has ended");
         }
-        if let Err(failure) = self.transport.leave(&self.asks.incarnation).await {
+        if let Err(failure) = self.wire.say(Method::DELETE, &format!("v1/permits/{}", self.asks.incarnation), GOODBYE_LIMIT).await {
             tracing::debug!(%failure, "the server could not be told that this client has ended");
         }
     }

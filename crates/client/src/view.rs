@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cutover_api::{Permit, Side, Writes};
 
-use crate::{Reason, transport::Failure};
+use crate::{Reason, task::Failure};
 
 /// What holds, as far as this process knows.
 #[derive(Clone, Debug, PartialEq, Eq)]

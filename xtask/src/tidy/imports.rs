@@ -14,15 +14,16 @@ use crate::tree::{File, Tree};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("api", &[]),
     // Applications link it: nothing of ours but what is said over the wire.
-    ("client", &["api"]),
+    ("wire", &["api"]),
+    ("client", &["api", "wire"]),
     ("core", &[]),
     ("journal", &["core"]),
     ("postgres", &["core"]),
     ("traffic", &["core"]),
     ("engine", &["core", "journal", "postgres", "traffic"]),
-    ("server", &["api", "core", "journal", "engine"]),
+    ("server", &["api", "wire", "core", "journal", "engine"]),
     // The demo is a real switch between the test kit's throwaway servers.
-    ("cli", &["core", "journal", "postgres", "traffic", "engine", "server", "testkit"]),
+    ("cli", &["core", "journal", "postgres", "traffic", "engine", "server", "wire", "testkit"]),
     ("testkit", &[]),
     ("xtask", &[]),
 ];
