@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Reason, Renewal};
+use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Reason, Renewal, Who};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -185,14 +185,8 @@ fn present(app: &App, request: &EvaluationRequest, arrived: Instant) -> (Duratio
     let name: String = request.who().chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
     let database = request.text("database");
     let key = format!("ofrep {name} {}", database.unwrap_or_default().chars().take(MOST_NAME).collect::<String>());
-    let renewal = Renewal {
-        key: &key,
-        name: &name,
-        place: database.and_then(|database| app.places.find(database)),
-        acknowledged: None,
-        asks_each_time: true,
-        until_ms: 0,
-    };
+    let renewal =
+        Renewal { key: &key, name: &name, who: Who::Asks { place: database.and_then(|database| app.places.find(database)) }, until_ms: 0 };
     app.give_lease(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, app.watcher.now()))
 }
 

@@ -8,7 +8,10 @@ use axum::{
     http::StatusCode,
 };
 use cutover_api::{Code, Permit, PermitRequest, Problem, Side, Writes};
-use cutover_core::{self as core, clients::Renewal};
+use cutover_core::{
+    self as core,
+    clients::{Renewal, Who},
+};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -31,9 +34,7 @@ pub(crate) async fn permit(State(app): State<App>, request: Result<Json<PermitRe
     let renewal = Renewal {
         key: &request.incarnation,
         name: &request.instance,
-        place: request.database.as_deref().and_then(|name| app.places.find(name)),
-        acknowledged: request.acknowledged,
-        asks_each_time: false,
+        who: Who::Keeps { place: request.database.as_deref().and_then(|name| app.places.find(name)), acknowledged: request.acknowledged },
         until_ms: 0,
     };
     let (lease, view) = app.give_lease(&renewal, arrived).map_err(|future| {

@@ -165,6 +165,8 @@ fn ms_since(started: Instant, at: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use cutover_core::clients::Who;
+
     use super::*;
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
             let mut epoch = 0;
             while epoch < newest {
                 epoch = watcher.now().route.epoch;
-                let renewal = Renewal { key: "a", name: "a", place: None, acknowledged: Some(epoch), asks_each_time: false, until_ms: 0 };
+                let renewal = Renewal { key: "a", name: "a", who: Who::Keeps { place: None, acknowledged: Some(epoch) }, until_ms: 0 };
                 watcher.lend(&renewal, Instant::now()).expect("it was told of it");
             }
         });

@@ -134,11 +134,14 @@ impl Flags {
                 next = Instant::now() + TELL;
             }
         };
-        match self.until(epoch, deadline, |verdict| verdict.behind == 0 && verdict.astray == 0, told).await? {
+        match self.until(epoch, deadline, |verdict| verdict.report.behind == 0 && verdict.report.astray == 0, told).await? {
             Ok(verdict) => Ok(Some(waited(&verdict, begun))),
-            Err(left) => {
-                Err(TrafficError::Astray { adapter: NAME.to_owned(), rollout, left: left.behind.max(left.astray), names: names(&left) })
-            }
+            Err(left) => Err(TrafficError::Astray {
+                adapter: NAME.to_owned(),
+                rollout,
+                left: left.report.behind.max(left.report.astray),
+                names: names(&left),
+            }),
         }
     }
 
@@ -213,14 +216,14 @@ impl Adapter for Flags {
         let deadline = Instant::now() + WATCH;
         let route = self.route(deadline).await?;
         let verdict = self.judge(&self.heard(&[], Duration::ZERO, deadline).await?, route.epoch);
-        let mut detail = format!("{} servers, {} clients", verdict.servers, verdict.clients);
-        if !verdict.names.is_empty() {
+        let mut detail = format!("{} servers, {} clients", verdict.servers, verdict.report.clients);
+        if !verdict.report.names.is_empty() {
             detail = format!("{detail}; {}", names(&verdict));
         }
         Ok(Observation {
             points_at: Some(route.authority),
             held: route.writes == Writes::Held,
-            clients: u32::try_from(verdict.clients).ok(),
+            clients: u32::try_from(verdict.report.clients).ok(),
             detail,
         })
     }
@@ -236,10 +239,10 @@ impl Adapter for Flags {
             let fix = "start `cutover serve` with this plan, or take the section out of it";
             problems.push(Problem::error("no server is there that gives leases: whoever asks the flags is refused", fix));
         } else {
-            problems.push(Problem::info(format!("{} servers, {} clients", verdict.servers, verdict.clients)));
+            problems.push(Problem::info(format!("{} servers, {} clients", verdict.servers, verdict.report.clients)));
         }
-        if verdict.unknown > 0 {
-            let message = format!("{} clients name no database that is known: {}", verdict.unknown, names(&verdict));
+        if verdict.report.unknown > 0 {
+            let message = format!("{} clients name no database that is known: {}", verdict.report.unknown, names(&verdict));
             problems.push(Problem::warning(message, "list the names that they use under `source`, `target` or `through` of the section"));
         }
         if lease > budget / 2 {
@@ -252,7 +255,7 @@ impl Adapter for Flags {
     async fn hold(&self, deadline: Instant) -> Result<(), TrafficError> {
         let begun = Instant::now();
         let epoch = self.route(deadline).await?.epoch;
-        match self.until(epoch, deadline, |verdict| verdict.behind == 0, |_| ()).await? {
+        match self.until(epoch, deadline, |verdict| verdict.report.behind == 0, |_| ()).await? {
             Ok(verdict) => {
                 *lock(&self.held) = Some(waited(&verdict, begun));
                 Ok(())
@@ -261,7 +264,7 @@ impl Adapter for Flags {
                 adapter: NAME.to_owned(),
                 epoch,
                 waited: begun.elapsed(),
-                left: left.behind,
+                left: left.report.behind,
                 names: names(&left),
             }),
         }
@@ -277,12 +280,12 @@ impl Adapter for Flags {
 }
 
 fn waited(verdict: &Verdict, begun: Instant) -> Waited {
-    Waited { servers: verdict.servers, clients: verdict.clients, waited: begun.elapsed() }
+    Waited { servers: verdict.servers, clients: verdict.report.clients, waited: begun.elapsed() }
 }
 
 /// Some of those who are left, with why.
 fn names(verdict: &Verdict) -> String {
-    verdict.names.join(", ")
+    verdict.report.names.join(", ")
 }
 
 fn unheard(source: AudienceError) -> TrafficError {

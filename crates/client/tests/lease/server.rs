@@ -15,7 +15,7 @@ use axum::{
 use cutover_client::{Builder, Client};
 use cutover_core::{
     Route, Side, Writes,
-    clients::{Clients, Flags, Place, Places, Renewal, Report},
+    clients::{Clients, Flags, Place, Places, Renewal, Report, Who},
     plan::DatabaseUrl,
 };
 use serde_json::{Value, json};
@@ -155,9 +155,7 @@ async fn permit(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(requ
     let renewal = Renewal {
         key: request["incarnation"].as_str().unwrap(),
         name: request["instance"].as_str().unwrap(),
-        place: database.and_then(|name| shared.places.find(name)),
-        acknowledged: request["acknowledged"].as_u64(),
-        asks_each_time: false,
+        who: Who::Keeps { place: database.and_then(|name| shared.places.find(name)), acknowledged: request["acknowledged"].as_u64() },
         until_ms,
     };
     if shared.clients.lock().unwrap().renew(&renewal, view.route.epoch).is_err() {

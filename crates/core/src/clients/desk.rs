@@ -1,7 +1,7 @@
 //! What one server may lend, and to whom: no lease outlasts what the server itself is sure of.
 
 use super::{Clients, FutureEpoch, Renewal, Report};
-use crate::Route;
+use crate::{Route, Writes};
 
 /// One server's leases, and what they rest on. Its times are the server's own, monotonic, in milliseconds.
 ///
@@ -11,10 +11,10 @@ use crate::Route;
 pub struct Desk {
     clients: Clients,
     route: Route,
-    /// When it was known last that the journal holds no newer route.
-    seen_ms: u64,
-    /// When the report was begun that leases rest on.
-    reported_ms: u64,
+    /// Until when it may be relied on that there is no newer route.
+    seen_until_ms: u64,
+    /// Until when the report counts that leases rest on.
+    reported_until_ms: u64,
     /// When each report was begun, and known to be written down, behind which the journal was not read yet.
     unread: Vec<(u64, u64)>,
     lease_ms: u64,
@@ -33,7 +33,15 @@ impl Desk {
     /// A desk whose first report was begun at `reported_ms`, before the journal was read, which was begun at `seen_ms`.
     #[must_use]
     pub fn new(lease_ms: u64, reported_ms: u64, route: Route, seen_ms: u64) -> Self {
-        Self { clients: Clients::default(), route, seen_ms, reported_ms, unread: Vec::new(), lease_ms }
+        let [seen_until_ms, reported_until_ms] = [seen_ms, reported_ms].map(|at_ms| at_ms + lease_ms);
+        Self { clients: Clients::default(), route, seen_until_ms, reported_until_ms, unread: Vec::new(), lease_ms }
+    }
+
+    /// The desk of an agent, which knows nothing yet. It lends for `lease_ms` at most, and never longer than its own lease.
+    #[must_use]
+    pub fn of_agent(lease_ms: u64) -> Self {
+        let route = Route { writes: Writes::Held, ..Route::default() };
+        Self { clients: Clients::default(), route, seen_until_ms: 0, reported_until_ms: 0, unread: Vec::new(), lease_ms }
     }
 
     /// The journal was read: this is its route, as of `at_ms`, when that was begun.
@@ -44,9 +52,20 @@ impl Desk {
         if route.epoch >= self.route.epoch {
             self.route = route;
         }
-        self.seen_ms = self.seen_ms.max(at_ms);
+        self.seen_until_ms = self.seen_until_ms.max(at_ms + self.lease_ms);
         let read = self.unread.extract_if(.., |(_, written_ms)| *written_ms <= at_ms).map(|(begun_ms, _)| begun_ms).max();
-        self.reported_ms = self.reported_ms.max(read.unwrap_or(0));
+        self.reported_until_ms = self.reported_until_ms.max(read.map_or(0, |begun_ms| begun_ms + self.lease_ms));
+    }
+
+    /// An agent's own lease was renewed until `until_ms`, and this is the route that came with it. What the agent reported
+    /// was taken down before the answer was given: one request serves for both.
+    pub fn renewed(&mut self, route: Route, until_ms: u64) {
+        if route.epoch >= self.route.epoch {
+            self.route = route;
+        }
+        for until in [&mut self.seen_until_ms, &mut self.reported_until_ms] {
+            *until = until_ms.max(*until);
+        }
     }
 
     /// A report that was begun at `begun_ms` is known at `now_ms` to be written down.
@@ -58,7 +77,7 @@ impl Desk {
     /// lease before; and the journal was read behind the report.
     #[must_use]
     pub fn relies_until_ms(&self) -> u64 {
-        self.seen_ms.min(self.reported_ms) + self.lease_ms
+        self.seen_until_ms.min(self.reported_until_ms)
     }
 
     /// Takes a client down that asked at `now_ms`, and says for how long it may act on what it is told.

@@ -58,7 +58,7 @@ pub enum FlagError {
 /// What a server knows when it is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Flags<'a> {
-    /// The cutover's name.
+    /// The cutover's name; empty where nothing is known yet.
     pub cutover: &'a str,
     /// The newest route that the server knows.
     pub route: Route,
@@ -73,6 +73,7 @@ impl Flags<'_> {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let own = ["write.allowed", "write.permit", "database.read", "database.write", "stage"];
+        let own = own.iter().filter(|_| !self.cutover.is_empty());
         std::iter::once(WRITES_ENABLED.to_owned()).chain(own.map(|name| format!("{}.{name}", self.cutover))).collect()
     }
 
@@ -81,7 +82,8 @@ impl Flags<'_> {
     /// # Errors
     /// [`FlagError::NotFound`].
     pub fn evaluate(&self, flag: &str, context: Context<'_>) -> Result<Evaluation, FlagError> {
-        let own = flag.strip_prefix(self.cutover).and_then(|rest| rest.strip_prefix('.'));
+        let cutover = Some(self.cutover).filter(|name| !name.is_empty());
+        let own = cutover.and_then(|name| flag.strip_prefix(name)).and_then(|rest| rest.strip_prefix('.'));
         let refusal = self.refusal(context.database);
         let (value, why) = match own {
             _ if flag == WRITES_ENABLED => (Value::Flag(refusal.is_none()), refusal),
@@ -206,6 +208,9 @@ mod tests {
         let places = Places::default();
         let flags = Flags { cutover: "shop", route: Route::default(), fresh: true, places: &places };
         assert!(flags.names().iter().all(|name| flags.evaluate(name, Context::default()).is_ok()));
+        let unknown = Flags { cutover: "", fresh: false, ..flags };
+        assert_eq!(unknown.names(), [WRITES_ENABLED], "it knows nothing yet, not even the name");
+        assert_eq!(unknown.evaluate(".stage", Context::default()), Err(FlagError::NotFound));
         for name in ["", "shop", "shop.", "shop.stage.x", "other.stage", "database-writes"] {
             assert_eq!(flags.evaluate(name, Context::default()), Err(FlagError::NotFound), "{name}");
         }

@@ -35,23 +35,16 @@ pub struct Listeners(BTreeMap<String, Seen>);
 pub struct Verdict {
     /// Servers that are there.
     pub servers: u64,
-    /// Their clients.
-    pub clients: u64,
-    /// Who may still act on an older epoch: servers that have not heard of it, clients that have not acknowledged it.
-    pub behind: u64,
-    /// Clients whose writes don't go to the side in charge.
-    pub astray: u64,
-    /// How many of those name no database that is known.
-    pub unknown: u64,
-    /// Some of them, with why.
-    pub names: Vec<String>,
+    /// The sum of their clients. Who may still act on an older epoch is behind: servers that have not heard of it, clients
+    /// that have not acknowledged it.
+    pub report: Report,
 }
 
 impl Listeners {
     /// Looks at what the servers have written down.
     pub fn judge(&mut self, now_ms: u64, heard: &[Heard], epoch: u64) -> Verdict {
         self.0.retain(|server, _| heard.iter().any(|heard| heard.server == *server));
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict { servers: 0, report: Report { epoch, ..Report::default() } };
         for Heard { server, beat, lease_ms, report } in heard {
             let seen = self.0.entry(server.clone()).or_insert(Seen { beat: *beat, since_ms: now_ms });
             if seen.beat != *beat {
@@ -61,16 +54,7 @@ impl Listeners {
                 continue;
             }
             verdict.servers += 1;
-            verdict.clients += report.clients;
-            if report.epoch < epoch {
-                verdict.behind += report.clients.max(1);
-                verdict.names.push(format!("server {server} acts on epoch {}", report.epoch));
-                continue;
-            }
-            verdict.behind += report.behind;
-            verdict.astray += report.astray;
-            verdict.unknown += report.unknown;
-            verdict.names.extend(report.names.iter().cloned());
+            verdict.report.add(&format!("server {server}"), report);
         }
         verdict
     }
@@ -98,19 +82,23 @@ mod tests {
         let mut listeners = Listeners::default();
         let rows = [heard("a", 1, report(4, 7, 2)), heard("b", 1, report(3, 5, 0)), heard("c", 1, report(3, 0, 0))];
         let verdict = listeners.judge(0, &rows, 4);
-        assert_eq!((verdict.servers, verdict.clients, verdict.behind), (3, 12, 2 + 5 + 1), "one without clients may get some");
+        assert_eq!(
+            (verdict.servers, verdict.report.clients, verdict.report.behind),
+            (3, 12, 2 + 5 + 1),
+            "one without clients may get some"
+        );
         let rows = [heard("a", 2, report(4, 7, 0)), heard("b", 2, report(5, 5, 0)), heard("c", 2, report(4, 0, 0))];
-        assert_eq!(listeners.judge(1, &rows, 4).behind, 0);
+        assert_eq!(listeners.judge(1, &rows, 4).report.behind, 0);
     }
 
     #[test]
     fn a_server_that_is_silent_for_longer_than_its_leases_is_waited_for_no_more() {
         let mut listeners = Listeners::default();
         let row = |beat| [heard("a", beat, report(3, 5, 0))];
-        assert_eq!(listeners.judge(10_000, &row(8), 4).behind, 5, "since when it has been silent is not known");
-        assert_eq!(listeners.judge(11_000, &row(8), 4).behind, 5);
-        assert_eq!(listeners.judge(11_022, &row(8), 4), Verdict::default());
-        assert_eq!(listeners.judge(11_023, &row(9), 4).behind, 5, "it is back");
+        assert_eq!(listeners.judge(10_000, &row(8), 4).report.behind, 5, "since when it has been silent is not known");
+        assert_eq!(listeners.judge(11_000, &row(8), 4).report.behind, 5);
+        assert_eq!(listeners.judge(11_022, &row(8), 4).servers, 0);
+        assert_eq!(listeners.judge(11_023, &row(9), 4).report.behind, 5, "it is back");
     }
 
     #[test]
@@ -118,6 +106,6 @@ mod tests {
         let mut listeners = Listeners::default();
         let rows = [heard("a", 8, report(3, 5, 0))];
         listeners.judge(10_000, &rows, 4);
-        assert_eq!(listeners.judge(2_000, &rows, 4).behind, 5);
+        assert_eq!(listeners.judge(2_000, &rows, 4).report.behind, 5);
     }
 }

@@ -40,7 +40,7 @@ impl Driver<'_> {
         let mut interrupt = self.interrupt.clone();
         let report = self.report;
         let tell = |left: &Verdict| {
-            let text = format!("the {side} opens to the flags' clients when these are gone: {}", left.names.join(", "));
+            let text = format!("the {side} opens to the flags' clients when these are gone: {}", left.report.names.join(", "));
             report.notice(&Notice::Note(text));
         };
         let gathered = tokio::select! {
