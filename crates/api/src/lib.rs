@@ -3,10 +3,12 @@
 //! Everything is JSON over HTTP, under `/v1/`. Unknown fields are ignored, so that an older client understands a newer
 //! server; a field that is added is optional. Times are lengths, never instants: no two clocks have to agree.
 
+mod agents;
 mod drive;
 mod permits;
 mod problem;
 
+pub use agents::{AgentPermit, AgentRequest, ClientSum, PlaceName};
 pub use drive::{CompleteRequest, Drive, Outcome, RollbackRequest, RunRequest, Until};
 pub use permits::{Permit, PermitRequest, Side, Writes, header};
 pub use problem::{Code, Problem};

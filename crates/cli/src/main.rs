@@ -50,6 +50,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Audit(args) => commands::audit::run(global, &args).await,
         Verb::Report => commands::report::run(global).await,
         Verb::Serve(args) => Box::pin(commands::serve::run(global, &args)).await,
+        Verb::Agent(args) => commands::agent::run(global, &args).await,
         Verb::Token(args) => commands::serve::token(global, &args),
         Verb::Demo(args) => Box::pin(commands::demo::run(global, &args)).await,
         Verb::Completions { shell } => {

@@ -8,7 +8,7 @@ use axum::{
 };
 use cutover_api::Code;
 
-use crate::{problem::Refusal, serve::App, tokens::Role};
+use crate::{front::Front, problem::Refusal, tokens::Role};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -27,8 +27,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 }
 
 /// Lets those pass whose token has at least this role.
-pub(crate) async fn require(State((app, least)): State<(App, Role)>, mut request: Request, next: Next) -> Response {
-    match identify(&app, request.headers()).and_then(|caller| allow(caller, least)) {
+pub(crate) async fn require(State((front, least)): State<(Front, Role)>, mut request: Request, next: Next) -> Response {
+    match identify(&front, request.headers()).and_then(|caller| allow(caller, least)) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -38,8 +38,8 @@ pub(crate) async fn require(State((app, least)): State<(App, Role)>, mut request
 }
 
 /// Without any token, whoever reaches the server may do everything: it is started like that only where that was wanted.
-fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    if app.open && app.tokens.is_unused() {
+fn identify(front: &Front, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    if front.open && front.tokens.is_unused() {
         return Ok(Caller { name: "anybody".to_owned(), role: Role::Admin });
     }
     let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
@@ -54,7 +54,7 @@ fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
     };
     let unknown =
         || Refusal::new(Code::Unauthorized, "the token is not known, or has expired").hint("`cutover token create` makes another");
-    let token = app.tokens.find(text).ok_or_else(unknown)?;
+    let token = front.tokens.find(text).ok_or_else(unknown)?;
     Ok(Caller { name: token.name, role: token.role })
 }
 

@@ -15,9 +15,11 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     auth::Caller,
-    permits::{unreadable, whole_ms},
+    front::whole_ms,
+    permits::unreadable,
     problem::{NotAllowed, NotUnderstood, Refusal},
     serve::App,
+    words,
 };
 
 /// The longest reason. Unit: characters.
@@ -152,13 +154,13 @@ fn confirmed(app: &App, given: Option<&str>) -> Result<bool, Refusal> {
 }
 
 fn begin(app: &App, caller: Caller, verb: Verb, reason: String) -> Answer {
-    if reason.chars().count() > MOST_REASON || reason.chars().any(char::is_control) {
+    if !words::is_line(&reason, MOST_REASON) {
         return Err(Refusal::new(
             Code::BadRequest,
             format!("`reason` has at most {MOST_REASON} characters, none of which is a control character"),
         ));
     }
-    if *app.closing.borrow() {
+    if *app.front.closing.borrow() {
         return Err(Refusal::new(Code::Unavailable, "the server is closing").hint("ask another one, or this one once it is back"));
     }
     let drive = Drive { verb: verb.name().to_owned(), actor: caller.name, reason, elapsed_ms: 0, told: None, outcome: None };
@@ -184,7 +186,7 @@ async fn work(app: App, verb: Verb, drive: Drive, interrupt: watch::Receiver<boo
             Outcome { code: error.exit_code(), message: Some(public(&error)), hint: error.hint() }
         }
     };
-    app.watcher.tell("outcome", json!(outcome));
+    app.story.tell("outcome", json!(outcome));
     app.wheel.end(outcome);
 }
 
@@ -282,6 +284,6 @@ impl Report for Listener {
         if let Some(line) = line {
             self.app.wheel.tell(line);
         }
-        self.app.watcher.tell(kind, data);
+        self.app.story.tell(kind, data);
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 
 use cutover_engine::EngineError;
+use cutover_wire::ReachError;
 
 /// Why a server can't be started, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,20 @@ pub enum ServerError {
     /// The names of the databases can't be used.
     #[error("`{0}` is no name of a database: host, host:port or host:port/database is")]
     Place(String),
+    /// An agent's name can't be sent to a server.
+    #[error("`{0}` is no name of an agent: 1 to 200 characters, none of which is a control character")]
+    Name(String),
+    /// An agent can't reach its server.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+    /// An agent's server has begun to answer for another cutover.
+    #[error("the server answers for the cutover {is}, and this agent began with {was}")]
+    OtherCutover {
+        /// Which cutover it was.
+        was: String,
+        /// Which it is now.
+        is: String,
+    },
     /// The journal can't be read.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -46,7 +61,9 @@ impl ServerError {
                 Some("--tls-certificate and --tls-key name files in PEM form; the certificate's chain comes in one file".to_owned())
             }
             Self::Engine(error) => error.hint(),
-            Self::Tokens(_) | Self::Place(_) => None,
+            Self::Reach(error) => error.hint().map(str::to_owned),
+            Self::OtherCutover { .. } => Some("start the agent anew: epochs of two cutovers can't be told apart".to_owned()),
+            Self::Tokens(_) | Self::Place(_) | Self::Name(_) => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::{
-    extract::{FromRequestParts, Query, State},
+    extract::{FromRef, FromRequestParts, Query, State},
     http::{HeaderMap, request::Parts},
     response::{
         IntoResponse, Response,
@@ -23,10 +23,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 
 use crate::{
+    front::{Front, View},
     problem::{NotAllowed, Refusal},
     read::Count,
     serve::App,
-    view::{Told, View},
+    story::Told,
 };
 
 /// How often a silent stream says that it is alive.
@@ -55,21 +56,21 @@ pub(crate) struct After {
 pub(crate) async fn journal(State(app): State<App>, Query(after): Query<After>, headers: HeaderMap) -> Result<Response, Refusal> {
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     // Subscribed first: nothing is missed between what is read and what is told.
-    let live = app.watcher.told();
-    let after = resumed.or(after.after.map(u64::from)).unwrap_or_else(|| app.watcher.now().revision);
-    let reader = Reader { ready: VecDeque::new(), told: after, behind: true, live, closing: app.closing.clone(), app };
+    let live = app.story.told();
+    let after = resumed.or(after.after.map(u64::from)).unwrap_or_else(|| app.front.now().revision);
+    let reader = Reader { ready: VecDeque::new(), told: after, behind: true, live, closing: app.front.closing.clone(), app };
     let events = stream::unfold(reader, |mut reader| async move { Some((Ok::<_, Infallible>(reader.next().await?), reader)) });
     Ok(sse(events))
 }
 
 /// A stream whose reader wants to hear that anything has changed, and asks for it then.
-pub(crate) fn changes(app: &App) -> Response {
+pub(crate) fn changes(front: &Front) -> Response {
     struct Changes {
         views: watch::Receiver<View>,
         closing: watch::Receiver<bool>,
         told: Option<u64>,
     }
-    let changes = Changes { views: app.watcher.subscribe(), closing: app.closing.clone(), told: None };
+    let changes = Changes { views: front.subscribe(), closing: front.closing.clone(), told: None };
     let events = stream::unfold(changes, |mut changes| async move {
         let told = changes.told;
         let next = async { changes.views.wait_for(|view| Some(view.revision) != told).await.ok().map(|view| view.revision) };
@@ -88,7 +89,7 @@ fn sse(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -
     Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response()
 }
 
-/// Reads the journal for one stream: what was before from the store, what comes from the watcher.
+/// Reads the journal for one stream: what was before from the store, what is new as it is told.
 struct Reader {
     ready: VecDeque<Event>,
     /// The newest entry that was told.
@@ -135,7 +136,7 @@ impl Reader {
         if let Ok(data) = serde_json::to_value(entry) {
             self.ready.push_back(event("entry", &data));
         }
-        let view = self.app.watcher.now();
+        let view = self.app.front.now();
         if view.revision == entry.seq {
             self.ready.push_back(event("route", &json!(view.route)));
         }
@@ -179,12 +180,15 @@ struct TicketQuery {
     ticket: String,
 }
 
-impl FromRequestParts<App> for Ticket {
+impl<S: Send + Sync> FromRequestParts<S> for Ticket
+where
+    Front: FromRef<S>,
+{
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let query = Query::<TicketQuery>::try_from_uri(&parts.uri).map(|Query(query)| query.ticket).unwrap_or_default();
-        if app.tickets.is_good(&query, seconds(SystemTime::now())) {
+        if Front::from_ref(state).tickets.is_good(&query, seconds(SystemTime::now())) {
             return Ok(Self);
         }
         Err(Refusal::new(Code::Unauthorized, "the ticket is not known, or has expired")

@@ -12,8 +12,8 @@ use prometheus_client::{
 };
 
 use crate::{
+    front::Front,
     problem::{NotAllowed, Refusal},
-    serve::App,
 };
 
 /// What is counted.
@@ -61,7 +61,12 @@ impl Metrics {
         registry.register("epoch", "The epoch of the route", metrics.epoch.clone());
         registry.register("revision", "The number of the newest journal entry", metrics.revision.clone());
         registry.register("writes_held", "1 while nobody may write", metrics.held.clone());
-        registry.register_with_unit("journal_age", "Since the journal was last seen", Unit::Seconds, metrics.journal_age.clone());
+        registry.register_with_unit(
+            "journal_age",
+            "Since it was last known that there is no newer entry",
+            Unit::Seconds,
+            metrics.journal_age.clone(),
+        );
         Self { registry, ..metrics }
     }
 
@@ -76,14 +81,14 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether the server is in touch with its journal, so that writes can be allowed.
+/// Whether the server is in touch with its journal, or the agent with its server, so that writes can be allowed.
 #[utoipa::path(get, path = "/readyz", tag = "health", security(()), responses(
-    (status = 200, description = "In touch with the journal", body = String),
+    (status = 200, description = "In touch", body = String),
     (status = 503, description = "Not so: writes are refused", body = cutover_api::Problem)
 ))]
-pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refusal> {
-    if app.watcher.fresh_for().is_zero() {
-        return Err(Refusal::new(Code::Unavailable, "the server has lost touch with the journal")
+pub(crate) async fn readyz(State(front): State<Front>) -> Result<&'static str, Refusal> {
+    if front.fresh_for().is_zero() {
+        return Err(Refusal::new(Code::Unavailable, "out of touch with the journal, or with the server that tells of it")
             .hint("writes are refused meanwhile; the log says why"));
     }
     Ok("ready\n")
@@ -94,14 +99,14 @@ pub(crate) async fn readyz(State(app): State<App>) -> Result<&'static str, Refus
     (status = 200, description = "What was counted", body = String, content_type = "application/openmetrics-text"),
     NotAllowed
 ))]
-pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, Refusal> {
-    let (metrics, view) = (&app.metrics, app.watcher.now());
+pub(crate) async fn metrics(State(front): State<Front>) -> Result<impl IntoResponse, Refusal> {
+    let (metrics, view) = (&front.metrics, front.now());
     let route = view.route;
     metrics.epoch.set(route.epoch.cast_signed());
     metrics.revision.set(view.revision.cast_signed());
     metrics.held.set(i64::from(route.writes == Writes::Held));
     metrics.journal_age.set(view.as_of.elapsed().as_secs_f64());
-    app.report();
+    front.report();
     let mut text = String::new();
     encode(&mut text, &metrics.registry).map_err(|error| Refusal::internal(&error))?;
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))

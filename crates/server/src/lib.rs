@@ -5,21 +5,27 @@
 //! events, and everything that the command line tells. What it says about writes is true for as long as it is in touch
 //! with the journal; when it isn't, it refuses them.
 
+mod agent;
 mod auth;
 mod drive;
 mod error;
 mod events;
+mod front;
 mod health;
+mod house;
 mod ofrep;
 mod openapi;
 mod permits;
 mod problem;
 mod read;
 mod serve;
+mod story;
 mod tokens;
-mod view;
+mod words;
 
+pub use agent::{Agent, Upstream, agent};
 pub use error::ServerError;
+pub use house::{Options, Tls};
 pub use openapi::document;
-pub use serve::{Options, Running, Tls, serve};
+pub use serve::{Server, serve};
 pub use tokens::{Role, Token, TokenFile};

@@ -18,9 +18,8 @@ use tokio::time::Instant;
 
 use crate::{
     events::Ticket,
+    front::{Front, View},
     problem::{Refusal, status},
-    serve::App,
-    view::View,
 };
 
 /// Marks an answer that says already, in the protocol's form, why it is none.
@@ -109,12 +108,12 @@ impl EvaluationRequest {
     (status = 404, description = "No flag has that name", body = EvaluationFailure),
     (status = 413, description = "Too large", body = EvaluationFailure)
 ))]
-pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: Bytes) -> Response {
+pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, body: Bytes) -> Response {
     let arrived = Instant::now();
     let answer = match read(&body) {
         Ok(request) => {
-            let (lease, view) = present(&app, &request, arrived);
-            let flags = app.flags(&view);
+            let (lease, view) = present(&front, &request, arrived);
+            let flags = front.flags(&view);
             match flags.evaluate(&key, Context { database: request.text("database") }) {
                 Ok(evaluation) => Json(evaluated(key, evaluation, metadata(&flags, &view, lease))).into_response(),
                 Err(FlagError::NotFound) => {
@@ -125,7 +124,7 @@ pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: B
         }
         Err((code, details)) => failure(StatusCode::BAD_REQUEST, Some(key), code, details),
     };
-    app.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
+    front.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
     answer
 }
 
@@ -138,14 +137,14 @@ pub(crate) async fn one(State(app): State<App>, Path(key): Path<String>, body: B
     (status = 403, description = "The token's role may not", body = EvaluationFailure),
     (status = 413, description = "Too large", body = EvaluationFailure)
 ))]
-pub(crate) async fn all(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn all(State(front): State<Front>, headers: HeaderMap, body: Bytes) -> Response {
     let arrived = Instant::now();
     let request = match read(&body) {
         Ok(request) => request,
         Err((code, details)) => return failure(StatusCode::BAD_REQUEST, None, code, details),
     };
-    let (lease, view) = present(&app, &request, arrived);
-    let flags = app.flags(&view);
+    let (lease, view) = present(&front, &request, arrived);
+    let flags = front.flags(&view);
     let etag = etag(&view, flags.fresh, &body);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
@@ -155,13 +154,13 @@ pub(crate) async fn all(State(app): State<App>, headers: HeaderMap, body: Bytes)
         let evaluations = flags.names().into_iter().filter_map(|key| Some((flags.evaluate(&key, context).ok()?, key)));
         let metadata = metadata(&flags, &view, lease);
         let all = evaluations.map(|(evaluation, key)| evaluated(key, evaluation, metadata.clone())).collect();
-        let stream = EventStream { r#type: "sse", url: format!("{}/ofrep/v1/events?ticket={}", base(&headers), app.tickets.make()) };
+        let stream = EventStream { r#type: "sse", url: format!("{}/ofrep/v1/events?ticket={}", base(&headers), front.tickets.make()) };
         Json(Bulk { flags: all, metadata, event_streams: vec![stream] }).into_response()
     };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);
     }
-    app.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
+    front.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
     response
 }
 
@@ -181,13 +180,17 @@ fn read(body: &Bytes) -> Result<EvaluationRequest, (&'static str, String)> {
 }
 
 /// Takes down that an instance is there, and where it writes; and says by which view it is to be answered.
-fn present(app: &App, request: &EvaluationRequest, arrived: Instant) -> (Duration, View) {
+fn present(front: &Front, request: &EvaluationRequest, arrived: Instant) -> (Duration, View) {
     let name: String = request.who().chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
     let database = request.text("database");
     let key = format!("ofrep {name} {}", database.unwrap_or_default().chars().take(MOST_NAME).collect::<String>());
-    let renewal =
-        Renewal { key: &key, name: &name, who: Who::Asks { place: database.and_then(|database| app.places.find(database)) }, until_ms: 0 };
-    app.give_lease(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, app.watcher.now()))
+    let renewal = Renewal {
+        key: &key,
+        name: &name,
+        who: Who::Asks { place: database.and_then(|database| front.now().places.find(database)) },
+        until_ms: 0,
+    };
+    front.lend(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, front.now()))
 }
 
 fn evaluated(key: String, evaluation: Evaluation, mut metadata: Value) -> Evaluated {
@@ -246,6 +249,6 @@ pub(crate) fn refuse(path: &str, refusal: Refusal) -> Response {
     (status = 200, description = "Server-sent events: `refetchEvaluation` with each change", body = String, content_type = "text/event-stream"),
     (status = 401, description = "The ticket is not known, or has expired", body = EvaluationFailure)
 ))]
-pub(crate) async fn events(State(app): State<App>, _: Ticket) -> impl IntoResponse {
-    crate::events::changes(&app)
+pub(crate) async fn events(State(front): State<Front>, _: Ticket) -> impl IntoResponse {
+    crate::events::changes(&front)
 }

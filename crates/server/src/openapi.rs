@@ -1,13 +1,13 @@
 //! The routes, what each wants of a caller, and the document that lists them.
 
-use axum::{Json, Router, middleware::from_fn_with_state, routing::get};
+use axum::{Json, Router, extract::FromRef, middleware::from_fn_with_state, routing::get};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::require, drive, events, health, ofrep, permits, read, serve::App, tokens::Role};
+use crate::{auth::require, drive, events, front::Front, health, ofrep, permits, read, serve::App, tokens::Role};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,52 +34,85 @@ impl Modify for Schemes {
     }
 }
 
-/// All routes, each behind what it wants of a caller.
-pub(crate) fn routes(app: &App) -> Router<App> {
-    let (open, clients, viewers, operators) = parts();
-    let behind = |router: OpenApiRouter<App>, role| router.layer(from_fn_with_state((app.clone(), role), require));
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
-        .merge(open)
-        .merge(behind(clients, Role::Client))
-        .merge(behind(viewers, Role::Viewer))
-        .merge(behind(operators, Role::Operator))
-        .split_for_parts();
-    // Stock clients may end an address with a slash, and mean the same.
-    let slashed = Router::new().route("/ofrep/v1/evaluate/flags/", axum::routing::post(ofrep::all));
-    let slashed = slashed.layer(from_fn_with_state((app.clone(), Role::Client), require));
-    router.merge(slashed).route("/openapi.json", get(async move || Json(document.clone())))
+/// A server's routes, each behind what it wants of a caller.
+pub(crate) fn of_server(app: &App) -> Router {
+    routes(&app.front, server_parts()).with_state(app.clone())
+}
+
+/// An agent's: what clients ask, and its own health.
+pub(crate) fn of_agent(front: &Front) -> Router {
+    routes(front, agent_parts()).with_state(front.clone())
 }
 
 /// What is open to everybody, what clients may do, what those may who look on, and what those may who drive.
-fn parts() -> (OpenApiRouter<App>, OpenApiRouter<App>, OpenApiRouter<App>, OpenApiRouter<App>) {
-    let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz)).routes(routes!(ofrep::events));
-    let clients = OpenApiRouter::new()
-        .routes(routes!(permits::permit))
-        .routes(routes!(permits::leave))
-        .routes(routes!(ofrep::one))
-        .routes(routes!(ofrep::all));
-    let viewers = OpenApiRouter::new()
-        .routes(routes!(health::metrics))
-        .routes(routes!(read::status))
-        .routes(routes!(read::steps))
-        .routes(routes!(read::check))
-        .routes(routes!(read::journal))
-        .routes(routes!(read::audit))
-        .routes(routes!(drive::driven))
-        .routes(routes!(events::journal));
-    let operators = OpenApiRouter::new()
-        .routes(routes!(drive::run))
-        .routes(routes!(drive::rollback))
-        .routes(routes!(drive::complete))
-        .routes(routes!(drive::stop));
-    (open, clients, viewers, operators)
+struct Parts<S> {
+    open: OpenApiRouter<S>,
+    clients: OpenApiRouter<S>,
+    viewers: OpenApiRouter<S>,
+    operators: OpenApiRouter<S>,
+}
+
+fn routes<S: Clone + Send + Sync + 'static>(front: &Front, parts: Parts<S>) -> Router<S>
+where
+    Front: FromRef<S>,
+{
+    let behind = |router: OpenApiRouter<S>, role| router.layer(from_fn_with_state((front.clone(), role), require));
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(parts.open)
+        .merge(behind(parts.clients, Role::Client))
+        .merge(behind(parts.viewers, Role::Viewer))
+        .merge(behind(parts.operators, Role::Operator))
+        .split_for_parts();
+    // Stock clients may end an address with a slash, and mean the same.
+    let slashed = Router::new().route("/ofrep/v1/evaluate/flags/", axum::routing::post(ofrep::all));
+    let slashed = slashed.layer(from_fn_with_state((front.clone(), Role::Client), require));
+    router.merge(slashed).route("/openapi.json", get(async move || Json(document.clone())))
+}
+
+fn agent_parts<S: Clone + Send + Sync + 'static>() -> Parts<S>
+where
+    Front: FromRef<S>,
+{
+    Parts {
+        open: OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz)).routes(routes!(ofrep::events)),
+        clients: OpenApiRouter::new()
+            .routes(routes!(permits::permit))
+            .routes(routes!(permits::leave))
+            .routes(routes!(permits::agent))
+            .routes(routes!(permits::agent_leaves))
+            .routes(routes!(ofrep::one))
+            .routes(routes!(ofrep::all)),
+        viewers: OpenApiRouter::new().routes(routes!(health::metrics)),
+        operators: OpenApiRouter::new(),
+    }
+}
+
+fn server_parts() -> Parts<App> {
+    let parts = agent_parts::<App>();
+    Parts {
+        viewers: parts
+            .viewers
+            .routes(routes!(read::status))
+            .routes(routes!(read::steps))
+            .routes(routes!(read::check))
+            .routes(routes!(read::journal))
+            .routes(routes!(read::audit))
+            .routes(routes!(drive::driven))
+            .routes(routes!(events::journal)),
+        operators: parts
+            .operators
+            .routes(routes!(drive::run))
+            .routes(routes!(drive::rollback))
+            .routes(routes!(drive::complete))
+            .routes(routes!(drive::stop)),
+        ..parts
+    }
 }
 
 /// The document that `GET /openapi.json` serves.
 #[must_use]
 pub fn document() -> serde_json::Value {
-    let (open, clients, viewers, operators) = parts();
+    let Parts { open, clients, viewers, operators } = server_parts();
     let router = OpenApiRouter::with_openapi(Document::openapi()).merge(open).merge(clients).merge(viewers).merge(operators);
-    let document = router.into_openapi();
-    serde_json::to_value(document).unwrap_or_default()
+    serde_json::to_value(router.into_openapi()).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! One file a verb, where a verb is more than a call.
 
+pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod demo;

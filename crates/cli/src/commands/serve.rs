@@ -1,6 +1,6 @@
 //! `cutover serve`: the control plane over HTTP; and `cutover token`, who may use it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cutover_core::plan::Traffic;
 use cutover_engine::Cutover;
@@ -8,7 +8,7 @@ use cutover_server::{Options, Role, ServerError, Tls, TokenFile, serve};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    args::{Global, Output, Serve, Token},
+    args::{Door, Global, Output, Serve, Token},
     output::{Failure, Paint, print_json, to_stderr, to_stdout},
     plan_file, stop,
 };
@@ -21,22 +21,17 @@ const GRACE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
     let cutover = plan_file::open(global).await?;
-    let options = options(global, args, &cutover)?;
-    let scheme = if options.tls.is_some() { "https" } else { "http" };
-    let (tokens, lease) = (options.tokens.clone(), options.lease);
+    let places = cutover.plan().places().map_err(ServerError::Place)?;
+    let options = options(global, args, &cutover);
     let (name, journal) = (cutover.plan().name.clone(), cutover.journal_location());
     let mut stop = stop::on_signal_saying("closing: requests under way may end");
-    let mut running = serve(cutover, options).await?;
-    let address = format!("{scheme}://{}", running.address());
+    let mut running = serve(cutover, places, options.clone()).await?;
+    let address = address(&options, running.address());
     match global.output {
         Output::Json => print_json(&serde_json::json!({ "address": address, "cutover": name })),
         Output::Human => to_stdout(&format!("serving {name} at {address}")),
     }
-    let many = match tokens.read()?.len() {
-        0 => "none: whoever reaches this address may do everything".to_owned(),
-        many => format!("{many}, in {}", tokens.path().display()),
-    };
-    to_stderr(&format!("journal {journal}\ntokens  {many}\nlease   {} s\nCtrl-C ends it", lease.as_secs_f64()));
+    to_stderr(&format!("journal {journal}\n{}", conditions(&options)?));
     tokio::select! {
         ended = running.ended() => return Ok(ended?),
         _ = stop.wait_for(|stop| *stop) => {}
@@ -44,20 +39,32 @@ pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
     Ok(running.close().await?)
 }
 
-fn options(global: &Global, args: &Serve, cutover: &Cutover) -> Result<Options, Failure> {
+/// Where it can be reached.
+pub(super) fn address(options: &Options, at: SocketAddr) -> String {
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{at}")
+}
+
+/// Who may ask, and how long an answer counts.
+pub(super) fn conditions(options: &Options) -> Result<String, Failure> {
+    let many = match options.tokens.read()?.len() {
+        0 => "none: whoever reaches this address may do everything".to_owned(),
+        many => format!("{many}, in {}", options.tokens.path().display()),
+    };
+    Ok(format!("tokens  {many}\nlease   {} s\nCtrl-C ends it", options.lease.as_secs_f64()))
+}
+
+fn options(global: &Global, args: &Serve, cutover: &Cutover) -> Options {
     let plan = cutover.plan();
-    let places = plan.places().map_err(ServerError::Place)?;
     let planned = plan.traffic.iter().find_map(|traffic| if let Traffic::Flags { lease, .. } = traffic { Some(*lease) } else { None });
-    let tls = args.tls_certificate.clone().zip(args.tls_key.clone()).map(|(certificate, key)| Tls { certificate, key });
-    Ok(Options {
-        listen: args.listen,
-        tls,
-        tokens: token_file(global, args.tokens.clone()),
-        without_tokens: args.without_tokens,
-        lease: args.lease.or(planned).unwrap_or(LEASE),
-        places,
-        grace: GRACE,
-    })
+    through(global, args.listen, &args.door, args.lease.or(planned).unwrap_or(LEASE))
+}
+
+/// What a door's options come to.
+pub(super) fn through(global: &Global, listen: SocketAddr, door: &Door, lease: Duration) -> Options {
+    let tls = door.tls_certificate.clone().zip(door.tls_key.clone()).map(|(certificate, key)| Tls { certificate, key });
+    let tokens = token_file(global, door.tokens.clone());
+    Options { listen, tls, tokens, without_tokens: door.without_tokens, lease, grace: GRACE }
 }
 
 pub(crate) fn token(global: &Global, args: &Token) -> Result<(), Failure> {

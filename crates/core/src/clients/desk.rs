@@ -96,6 +96,12 @@ impl Desk {
         self.clients.leave(key);
     }
 
+    /// The newest route that it knows.
+    #[must_use]
+    pub fn route(&self) -> Route {
+        self.route
+    }
+
     /// The sum of all clients.
     pub fn report(&mut self, now_ms: u64) -> Report {
         self.clients.report(now_ms, self.route.epoch, self.route.authority)

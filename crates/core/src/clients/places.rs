@@ -1,5 +1,7 @@
 //! Which database an instance says that it is connected to.
 
+use std::fmt;
+
 use crate::{Side, plan::DatabaseUrl};
 
 /// Where an instance's writes go.
@@ -31,13 +33,27 @@ impl Places {
     pub fn new(urls: [&DatabaseUrl; 2], others: impl IntoIterator<Item = (String, Place)>) -> Result<Self, String> {
         let own = Side::BOTH.into_iter().zip(urls).map(|(side, url)| {
             let address = Address { host: url.host.to_lowercase(), port: Some(url.port), database: Some(url.database.clone()) };
-            Ok((address, Place::At(side)))
+            (address, Place::At(side))
         });
-        let others = others.into_iter().map(|(name, place)| match Address::parse(&name) {
+        let others = Self::of_names(others)?;
+        Ok(Self(own.chain(others.0).collect()))
+    }
+
+    /// Names, and where each leads.
+    ///
+    /// # Errors
+    /// The name that is none.
+    pub fn of_names(names: impl IntoIterator<Item = (String, Place)>) -> Result<Self, String> {
+        let read = |(name, place): (String, Place)| match Address::parse(&name) {
             Some(address) => Ok((address, place)),
             None => Err(name),
-        });
-        own.chain(others).collect::<Result<_, _>>().map(Self)
+        };
+        names.into_iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// All names, and where each leads: what [`Places::of_names`] makes the same of.
+    pub fn names(&self) -> impl Iterator<Item = (String, Place)> {
+        self.0.iter().map(|(address, place)| (address.to_string(), *place))
     }
 
     /// The place that an instance names. What it leaves out may be anything; none if nothing fits, or if what fits leads
@@ -57,6 +73,16 @@ struct Address {
     host: String,
     port: Option<u16>,
     database: Option<String>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What has a colon is no name: brackets keep its port apart.
+        let (before, behind) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{before}{}{behind}", self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))?;
+        self.database.as_ref().map_or(Ok(()), |database| write!(f, "/{database}"))
+    }
 }
 
 impl Address {
@@ -128,6 +154,16 @@ mod tests {
             Places::new([&DatabaseUrl::parse("postgres://a@b/c").unwrap(); 2], [(":1".to_owned(), Place::Through)]),
             Err(":1".to_owned())
         );
+    }
+
+    #[test]
+    fn the_names_make_the_same_places_again() {
+        let [source, target] = ["postgres://a@[::1]:5433/Shop", "postgres://a@new/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
+        let others = [("pool", Place::Through), ("10.0.0.1:1", Place::At(Side::Target)), ("db/shop", Place::At(Side::Source))];
+        let places = Places::new([&source, &target], others.map(|(name, place)| (name.to_owned(), place))).unwrap();
+        let names: Vec<_> = places.names().collect();
+        assert_eq!(names[0].0, "[::1]:5433/Shop");
+        assert_eq!(Places::of_names(names), Ok(places));
     }
 
     #[test]

@@ -1,0 +1,37 @@
+//! The core's words in those of the wire, and back; and what may be written into one line.
+
+use cutover_api as api;
+use cutover_core as core;
+
+pub(crate) fn side(side: core::Side) -> api::Side {
+    match side {
+        core::Side::Source => api::Side::Source,
+        core::Side::Target => api::Side::Target,
+    }
+}
+
+pub(crate) fn core_side(side: api::Side) -> core::Side {
+    match side {
+        api::Side::Source => core::Side::Source,
+        api::Side::Target => core::Side::Target,
+    }
+}
+
+pub(crate) fn writes(writes: core::Writes) -> api::Writes {
+    match writes {
+        core::Writes::Open => api::Writes::Open,
+        core::Writes::Held => api::Writes::Held,
+    }
+}
+
+pub(crate) fn core_writes(writes: api::Writes) -> core::Writes {
+    match writes {
+        api::Writes::Open => core::Writes::Open,
+        api::Writes::Held => core::Writes::Held,
+    }
+}
+
+/// Whether a text is one line of at most so many characters, which does no harm in a log or a journal.
+pub(crate) fn is_line(text: &str, most: usize) -> bool {
+    text.chars().count() <= most && !text.chars().any(char::is_control)
+}
