@@ -25,7 +25,8 @@ const MOST_CLIENTS: u64 = 10_000_000;
     (status = 200, description = "What holds, and for how long", body = Permit),
     NotAllowed,
     NotUnderstood,
-    (status = 409, description = "An epoch that never was", body = Problem)
+    (status = 409, description = "An epoch that never was", body = Problem),
+    (status = 503, description = "An agent that has not heard from its server yet", body = Problem)
 ))]
 pub(crate) async fn permit(
     State(front): State<Front>,
@@ -62,7 +63,8 @@ pub(crate) async fn permit(
     (status = 200, description = "What holds, and for how long", body = AgentPermit),
     NotAllowed,
     NotUnderstood,
-    (status = 409, description = "An epoch that never was", body = Problem)
+    (status = 409, description = "An epoch that never was", body = Problem),
+    (status = 503, description = "An agent that has not heard from its server yet", body = Problem)
 ))]
 pub(crate) async fn agent(
     State(front): State<Front>,
@@ -125,6 +127,9 @@ async fn lend(
     known: Option<u64>,
     wait_ms: u64,
 ) -> Result<(Duration, View), Refusal> {
+    if front.now().cutover.is_empty() {
+        return Err(Refusal::new(Code::Unavailable, "this agent has not heard from its server yet").hint("its log says why; ask again"));
+    }
     let (lease, view) = front.lend(renewal, arrived).map_err(|FutureEpoch { acknowledged, newest }| {
         let message = format!("epoch {acknowledged} is acknowledged, and the newest is {newest}");
         Refusal::new(Code::Conflict, message).hint("this server may be behind another one: ask again")

@@ -38,6 +38,13 @@ impl Server {
     }
 }
 
+/// An agent of a server.
+pub(crate) async fn agent(upstream: &str, more: &[&str]) -> crate::server::Server {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--output", "json", "agent", "--server", upstream, "--name", "node-1", "--listen", "127.0.0.1:0"];
+    crate::server::Server::spawn(command(folder.path(), &[&arguments, more].concat()), None).await
+}
+
 /// A folder with a plan.
 pub(crate) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

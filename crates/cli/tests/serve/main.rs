@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod access;
+mod agent;
 mod flags;
 mod ground;
 mod manners;

@@ -95,6 +95,36 @@ async fn a4_a_client_that_does_not_acknowledge_has_the_pause_undone_in_time() {
     world.judge(load).await;
 }
 
+/// A4, A13, A16: an agent's clients are waited for as the server's own are, each of them; and an agent that dies is waited
+/// for until its lease is over, and no longer.
+#[tokio::test]
+async fn a4_a16_the_clients_of_an_agent_are_waited_for_and_a_dead_agent_until_its_lease_is_over() {
+    let world = world("lease = \"1500ms\"\n[pause]\nbudget = \"1s\"\nattempts = 1").await;
+    let mut fleet = Fleet::start_with_agent(&world).await;
+    let load = world.load(4).await;
+    world.ready().await;
+    fleet.joins("pooled", POOLED.to_owned(), false).await;
+    fleet.joins("deaf", POOLED.to_owned(), true).await;
+    world.cutover(&["run"]).await.code(5).says("deaf acts on epoch");
+    assert!(world.entries("fenced").await.is_empty(), "the gate was never closed");
+    load.wait_acknowledged(100, SOON).await.unwrap();
+
+    fleet.leaves("deaf").await;
+    fleet.joins("old", at(&world.source), false).await;
+    let run = world.command(&["run"]).spawn().unwrap();
+    journalled(&world, "committed", 1).await;
+    let fenced = world.entries("fenced").await.remove(0);
+    assert_eq!(fenced["acknowledged"]["clients"], 2, "{fenced:#}");
+    let status = world.cutover(&["status"]).await.code(0);
+    status.says("old is connected to the source");
+    // Nobody can say any more that `old` is gone: its lease has to run out, with the agent's.
+    fleet.agent.as_mut().unwrap().child.kill().await.unwrap();
+    ends(run).await.code(0);
+    assert_eq!(world.authority().await, "target");
+    assert_eq!(world.entries("opened").await[0]["acknowledged"]["clients"], 0);
+    world.judge(load).await;
+}
+
 async fn world(keys: &str) -> World {
     World::of(15, 15, &flags(keys)).await
 }
@@ -107,22 +137,39 @@ async fn ends(child: Child) -> Said {
     Said::of(tokio::time::timeout(SOON * 2, child.wait_with_output()).await.expect("it did not end").unwrap())
 }
 
-/// `cutover serve`, and pods that ask it before they write.
+/// `cutover serve`, and pods that ask it, or an agent of it, before they write.
 struct Fleet {
     server: Server,
+    agent: Option<Server>,
     pods: BTreeMap<&'static str, JoinHandle<()>>,
 }
 
 impl Fleet {
     async fn start(world: &World) -> Self {
         let server = Server::spawn(world.command(&["serve", "--listen", "127.0.0.1:0", "--output", "json"]), None).await;
-        Self { server, pods: BTreeMap::new() }
+        Self { server, agent: None, pods: BTreeMap::new() }
+    }
+
+    /// The same, with an agent that the pods ask.
+    async fn start_with_agent(world: &World) -> Self {
+        let mut fleet = Self::start(world).await;
+        let upstream = fleet.server.address.clone();
+        let arguments = ["agent", "--server", &upstream, "--name", "node-1", "--listen", "127.0.0.1:0", "--output", "json"];
+        let agent = Server::spawn(world.command(&arguments), None).await;
+        eventually(SOON, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+        fleet.agent = Some(agent);
+        fleet
+    }
+
+    /// Whom the pods ask.
+    fn asked(&self) -> &Server {
+        self.agent.as_ref().unwrap_or(&self.server)
     }
 
     /// Starts a pod, and returns when it has been answered once. One that is `deaf` acknowledges nothing later.
     async fn joins(&mut self, name: &'static str, database: String, deaf: bool) {
         let (told, first) = tokio::sync::oneshot::channel();
-        let (client, url) = (self.server.client.clone(), format!("{}/v1/permits", self.server.address));
+        let (client, url) = (self.asked().client.clone(), format!("{}/v1/permits", self.asked().address));
         self.pods.insert(name, tokio::spawn(pod(client, url, name, database, deaf, told)));
         first.await.unwrap();
     }
@@ -132,7 +179,7 @@ impl Fleet {
         let pod = self.pods.remove(name).unwrap();
         pod.abort();
         drop(pod.await);
-        let goodbye = self.server.client.delete(format!("{}/v1/permits/{name}", self.server.address)).send().await.unwrap();
+        let goodbye = self.asked().client.delete(format!("{}/v1/permits/{name}", self.asked().address)).send().await.unwrap();
         assert_eq!(goodbye.status(), 204);
     }
 
