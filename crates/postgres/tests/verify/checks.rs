@@ -25,7 +25,10 @@ async fn ask(sides: &Sides<'_>, sql: &str, options: &Options) -> Report {
 
 /// One table with one row, followed.
 async fn followed(name: &str) -> Databases {
-    let mut databases = Databases::new(name).await;
+    followed_in(Databases::new(name).await).await
+}
+
+async fn followed_in(mut databases: Databases) -> Databases {
     databases.both("CREATE TABLE t (id int PRIMARY KEY, v int)").await;
     databases.at_authority("INSERT INTO t VALUES (1, 0)").await;
     databases.follow().await;
@@ -92,6 +95,31 @@ async fn b16_an_answer_that_comes_and_goes_is_never_called_different() {
     };
     tokio::join!(toggling, asking);
     let report = ask(&databases.sides(), "SELECT v FROM public.t", &Options::default()).await;
+    assert_eq!((report.verdict, report.tries), (Verdict::Pass, 1), "{report:#?}");
+    databases.end().await;
+}
+
+/// A commit that waits for a synchronous standby is at the follower, and not yet visible at the authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn b16_a_commit_that_the_follower_has_before_the_authority_shows_it_is_no_difference() {
+    let databases = followed_in(Databases::alone("check_ahead").await).await;
+    let standby = |name: &str| format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'");
+    databases.at_authority(&standby("away")).await;
+    databases.at_authority("SELECT pg_reload_conf()").await;
+    let writer = databases.another_at_authority().await;
+    let waiting = tokio::spawn(async move { writer.batch_execute("SET synchronous_commit = on; UPDATE t SET v = 1").await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    eventually(CATCH_UP, || async { databases.authority.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 1 }).await.unwrap();
+    let applied = "SELECT v FROM public.t";
+    eventually(CATCH_UP, || async { databases.follower.query_one(applied, &[]).await.unwrap().get::<_, i32>(0) == 1 }).await.unwrap();
+
+    let options = Options { rechecks: 0, ..Options::default() };
+    let report = ask(&databases.sides(), "SELECT v FROM public.t", &options).await;
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{report:#?}");
+    databases.at_authority(&standby("")).await;
+    databases.at_authority("SELECT pg_reload_conf()").await;
+    waiting.await.unwrap().unwrap();
+    let report = ask(&databases.sides(), "SELECT v FROM public.t", &options).await;
     assert_eq!((report.verdict, report.tries), (Verdict::Pass, 1), "{report:#?}");
     databases.end().await;
 }

@@ -23,15 +23,17 @@ pub(crate) struct Ground {
 
 pub(crate) async fn ground() -> &'static Ground {
     static GROUND: OnceCell<Ground> = OnceCell::const_new();
-    GROUND
-        .get_or_init(|| async {
-            let (oldest, newest) = (installs().remove(0), installs().pop().unwrap());
-            let options = |name| ClusterOptions::named(name).not_durable().set("max_wal_senders", 40).set("max_replication_slots", 40);
-            let clusters = tokio::try_join!(Cluster::start(&oldest, options("authority")), Cluster::start(&newest, options("follower")),);
-            let (authority, follower) = clusters.unwrap();
-            Ground { authority, follower }
-        })
-        .await
+    GROUND.get_or_init(Ground::start).await
+}
+
+impl Ground {
+    async fn start() -> Self {
+        let (oldest, newest) = (installs().remove(0), installs().pop().unwrap());
+        let options = |name| ClusterOptions::named(name).not_durable().set("max_wal_senders", 40).set("max_replication_slots", 40);
+        let clusters = tokio::try_join!(Cluster::start(&oldest, options("authority")), Cluster::start(&newest, options("follower")),);
+        let (authority, follower) = clusters.unwrap();
+        Self { authority, follower }
+    }
 }
 
 /// A database on both servers, under one name.
@@ -42,6 +44,8 @@ pub(crate) struct Databases {
     pub(crate) authority_url: DatabaseUrl,
     pub(crate) follower_url: DatabaseUrl,
     following: Option<Following>,
+    /// Servers of its own, which end with it.
+    own: Option<Ground>,
 }
 
 impl Databases {
@@ -49,9 +53,19 @@ impl Databases {
         Self::with(name, "", "").await
     }
 
+    /// On servers of its own.
+    pub(crate) async fn alone(name: &str) -> Self {
+        let own = Ground::start().await;
+        let databases = Self::on(&own, name, "", "").await;
+        Self { own: Some(own), ..databases }
+    }
+
     /// With options of CREATE DATABASE.
     pub(crate) async fn with(name: &str, at_authority: &str, at_follower: &str) -> Self {
-        let ground = ground().await;
+        Self::on(ground().await, name, at_authority, at_follower).await
+    }
+
+    async fn on(ground: &Ground, name: &str, at_authority: &str, at_follower: &str) -> Self {
         for (cluster, options) in [(&ground.authority, at_authority), (&ground.follower, at_follower)] {
             cluster.execute("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await.unwrap();
         }
@@ -63,7 +77,14 @@ impl Databases {
             authority_url: url(&ground.authority),
             follower_url: url(&ground.follower),
             following: None,
+            own: None,
         }
+    }
+
+    /// Another connection to the authority.
+    pub(crate) async fn another_at_authority(&self) -> Client {
+        let ground = if let Some(own) = &self.own { own } else { ground().await };
+        ground.authority.client(&self.name).await.unwrap()
     }
 
     pub(crate) async fn both(&self, sql: &str) {

@@ -4,9 +4,10 @@
 //! it has applied the authority's position behind a1 (f), and at the authority again (a2). Where a1 and a2 are the same,
 //! f has to be the same too. Where they are not, the answer moved, and it is looked at again; one that moves each time is
 //! *inconclusive*. An answer may also move and come back between a1 and a2, as a number of running jobs does, and f be
-//! right all the same. So a difference is established where nothing at all was written between a1 and a2 (their snapshots
-//! are the same), or where [`SEEN_DIFFERENT`] tries saw one, and f was each time an answer that the authority has given in
-//! none of them.
+//! right all the same. A commit is also in the log, and may be at the follower, a moment before it is visible at the
+//! authority; with a synchronous standby that is away, hours before. So a difference is established where nothing at all
+//! was written between a1 and a2 (their snapshots are the same, and behind f no transaction was under way), or where [`SEEN_DIFFERENT`] tries saw one, and f was each time an answer that the authority has given in
+//! none of them; each time after all was visible at the authority that f can have shown.
 //!
 //! A fixed expectation needs no second look at the authority: the follower shows each transaction whole or not at all,
 //! so what always holds at the one always holds at the other.
@@ -30,7 +31,8 @@ pub use self::report::{Answer, Report, Verdict};
 use super::{
     Options, Role, Sides,
     following::{Wait, Watch, insert_position},
-    session::{Pair, Session},
+    session::{Pair, Query, Session},
+    settle::writers_done,
 };
 use crate::names::Names;
 
@@ -104,6 +106,17 @@ enum Under {
     Writes,
 }
 
+/// What is known of the authority's transactions between the follower's answer and the authority's second one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Between {
+    /// None was under way that writes.
+    Quiet,
+    /// All are visible that the follower can have applied.
+    Visible,
+    /// The follower may show one that the authority does not show yet.
+    Unknown,
+}
+
 /// One check under way.
 struct Asking<'a> {
     check: &'a Check,
@@ -155,13 +168,30 @@ impl Asking<'_> {
         if let Some(seen) = as_fixed(&self.check.expect, &before.rows, &follower.rows) {
             return Ok(seen);
         }
+        let between = if before.rows == follower.rows { Between::Unknown } else { self.between().await? };
         let after = self.ask(Role::Authority).await?;
         self.given.extend([hash(&before.rows), hash(&after.rows)]);
-        let seen = as_each_other(&before, &follower, &after);
+        let seen = as_each_other(&before, &follower, &after, between);
         if matches!(seen, Seen::Different(_)) {
             self.deviating.push(hash(&follower.rows));
         }
         Ok(seen)
+    }
+
+    /// Waits until all that the follower has applied so far is visible at the authority. A transaction that has ended, but
+    /// for that, still has its lock, which everybody may see.
+    async fn between(&mut self) -> Result<Between, Refused> {
+        let sql =
+            "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted)";
+        let query = Query { sql: sql.to_owned(), params: Vec::new() };
+        let rows = self.pair.authority.query("looking for transactions under way", &query).await;
+        let (side, check) = (self.authority, self.check);
+        let lost = |error| Refused::by(&error, side, check);
+        if rows.map_err(lost)?.first().is_some_and(|row| row.get(0)) {
+            return Ok(Between::Quiet);
+        }
+        let done = writers_done(&mut self.pair.authority).await.map_err(lost)?;
+        Ok(if done { Between::Visible } else { Between::Unknown })
     }
 
     async fn ask(&mut self, role: Role) -> Result<Answered, Refused> {
@@ -254,15 +284,17 @@ fn hash(rows: &Rows) -> u64 {
     hasher.finish()
 }
 
-fn as_each_other(before: &Answered, follower: &Answered, after: &Answered) -> Seen {
+fn as_each_other(before: &Answered, follower: &Answered, after: &Answered, between: Between) -> Seen {
     if before.rows != after.rows {
-        Seen::Moved
-    } else if before.rows == follower.rows {
-        Seen::AsExpected
-    } else if before.snapshot == after.snapshot {
-        Seen::Different(Under::Stillness)
-    } else {
-        Seen::Different(Under::Writes)
+        return Seen::Moved;
+    }
+    if before.rows == follower.rows {
+        return Seen::AsExpected;
+    }
+    match between {
+        Between::Quiet if before.snapshot == after.snapshot => Seen::Different(Under::Stillness),
+        Between::Quiet | Between::Visible => Seen::Different(Under::Writes),
+        Between::Unknown => Seen::Moved,
     }
 }
 
@@ -278,11 +310,13 @@ mod tests {
     fn an_answer_that_moved_is_never_equal_and_never_different() {
         let answered = |value: &str, snapshot: &str| Answered { rows: rows(&[value]), snapshot: snapshot.to_owned() };
         let (one, two, later) = (answered("1", "5:5:"), answered("2", "5:5:"), answered("1", "5:6:"));
-        assert_eq!(as_each_other(&one, &one, &one), Seen::AsExpected);
-        assert_eq!(as_each_other(&one, &two, &one), Seen::Different(Under::Stillness));
-        assert_eq!(as_each_other(&one, &two, &later), Seen::Different(Under::Writes));
-        assert_eq!(as_each_other(&one, &one, &two), Seen::Moved);
-        assert_eq!(as_each_other(&one, &two, &two), Seen::Moved);
+        assert_eq!(as_each_other(&one, &one, &one, Between::Unknown), Seen::AsExpected);
+        assert_eq!(as_each_other(&one, &two, &one, Between::Quiet), Seen::Different(Under::Stillness));
+        assert_eq!(as_each_other(&one, &two, &one, Between::Visible), Seen::Different(Under::Writes));
+        assert_eq!(as_each_other(&one, &two, &one, Between::Unknown), Seen::Moved, "what the follower shows may come to be visible");
+        assert_eq!(as_each_other(&one, &two, &later, Between::Quiet), Seen::Different(Under::Writes));
+        assert_eq!(as_each_other(&one, &one, &two, Between::Quiet), Seen::Moved);
+        assert_eq!(as_each_other(&one, &two, &two, Between::Quiet), Seen::Moved);
     }
 
     #[test]
