@@ -7,8 +7,10 @@ mod agents;
 mod drive;
 mod permits;
 mod problem;
+mod trial;
 
 pub use agents::{AgentPermit, AgentRequest, ClientSum, PlaceName};
 pub use drive::{CompleteRequest, Drive, Outcome, RollbackRequest, RunRequest, Until};
 pub use permits::{Permit, PermitRequest, Side, Writes, header};
 pub use problem::{Code, Problem};
+pub use trial::{TrialAnswer, TrialRequest};

@@ -164,6 +164,9 @@ pub(crate) fn headline(event: &Event) -> Option<String> {
             format!("drained after {after_ms} ms, {sequences} sequences set{}", compared.unwrap_or_default())
         }
         Event::Committed => "committed: the other side is in charge".to_owned(),
+        Event::TrialOffered { .. } => "one write may be tried; all others are refused".to_owned(),
+        Event::TrialGranted { instance, .. } => format!("{instance} may write once"),
+        Event::TrialEnded { passed } => format!("the trial {}", if *passed { "went well" } else { "went wrong" }),
         Event::Opened { pause_ms, .. } => format!("open after a pause of {pause_ms} ms"),
         Event::Abandoned { why, .. } => format!("given up: {why}"),
         Event::Undone { pause_ms } => format!("undone: writes go on at the old side; they were held for {pause_ms} ms"),

@@ -96,6 +96,23 @@ pub enum Command {
     },
     /// The fence was seen to hold: commit.
     Commit,
+    /// Let one client try one write before all may.
+    OfferTrial {
+        /// SHA-256, in hexadecimal, of the word that whoever tries it shows.
+        digest: String,
+    },
+    /// Let this one.
+    GrantTrial {
+        /// Its claim.
+        claim: String,
+        /// Its name.
+        instance: String,
+    },
+    /// Let nobody any more.
+    EndTrial {
+        /// Whether it went well.
+        passed: bool,
+    },
     /// The new side takes writes.
     Opened {
         /// Length of the pause in milliseconds.

@@ -232,6 +232,23 @@ pub enum Event {
     },
     /// The commit point: the new side is the authority.
     Committed,
+    /// Before the new side is opened to all clients, one of them may try one write.
+    TrialOffered {
+        /// SHA-256, in hexadecimal, of the word that whoever tries it shows.
+        digest: String,
+    },
+    /// This one may, and no other.
+    TrialGranted {
+        /// Its claim, as the server wrote it down that it asked.
+        claim: String,
+        /// Its name.
+        instance: String,
+    },
+    /// Nobody may any more.
+    TrialEnded {
+        /// Whether the hook said that it went well.
+        passed: bool,
+    },
     /// The new side takes writes and traffic goes there.
     Opened {
         /// How long the pause lasted, in milliseconds, from its first effect to the open gate.
@@ -296,6 +313,9 @@ impl Event {
             Self::Fenced { .. } => "fenced",
             Self::Drained { .. } => "drained",
             Self::Committed => "committed",
+            Self::TrialOffered { .. } => "trial_offered",
+            Self::TrialGranted { .. } => "trial_granted",
+            Self::TrialEnded { .. } => "trial_ended",
             Self::Opened { .. } => "opened",
             Self::Smoked => "smoked",
             Self::Abandoned { .. } => "abandoned",

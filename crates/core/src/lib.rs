@@ -21,6 +21,6 @@ pub use lsn::{Lsn, ParseLsnError};
 pub use plan::Plan;
 pub use route::{Ladder, Route, Stage, Writes};
 pub use side::{Side, Stream};
-pub use state::{Pause, Phase, State, Switch};
+pub use state::{Pause, Phase, State, Switch, Trial};
 pub use step::{Action, Hook, Preparation, Step, StepSpec};
 pub use transition::{apply, decide, next, replay};

@@ -82,6 +82,15 @@ pub struct Pause {
     pub undone: bool,
 }
 
+/// Leave for one write, before the new side is opened to all clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trial {
+    /// SHA-256, in hexadecimal, of the word that whoever tries it shows.
+    pub digest: String,
+    /// The claim that it was granted to.
+    pub granted: Option<String>,
+}
+
 /// A cutover, as the journal tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct State {
@@ -102,6 +111,9 @@ pub struct State {
     /// Where it stands.
     #[serde(flatten)]
     pub phase: Phase,
+    /// The write that may be tried now. A new driver, or the opening, ends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
     /// The snapshot of the copy, once there is one.
     pub snapshot: Option<Snapshot>,
     /// Every pause so far, oldest first.

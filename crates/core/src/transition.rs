@@ -1,7 +1,7 @@
 //! The one transition function: what may be decided, what each entry makes of the state, and what is next.
 
 use crate::{
-    Command, Event, Identity, Illegal, Pause, Phase, PlanRef, Preparation, Refusal, Shape, Side, State, Step, Switch, plan::Filter,
+    Command, Event, Identity, Illegal, Pause, Phase, PlanRef, Preparation, Refusal, Shape, Side, State, Step, Switch, Trial, plan::Filter,
 };
 
 /// Decides whether a command may be obeyed, and if so which entries say it.
@@ -54,6 +54,13 @@ pub fn decide(state: Option<&State>, command: Command) -> Result<Vec<Event>, Ref
         }
         (Command::Drained { sequences, after_ms, changes }, Phase::Fenced(..)) => Ok(vec![Event::Drained { sequences, after_ms, changes }]),
         (Command::Commit, Phase::Drained(..)) => Ok(vec![Event::Committed]),
+        (Command::OfferTrial { digest }, Phase::Opening(switch)) if switch.to == Side::Target => Ok(vec![Event::TrialOffered { digest }]),
+        (Command::OfferTrial { .. }, _) => not_now("a trial"),
+        (Command::GrantTrial { claim, instance }, _) => match &state.trial {
+            Some(Trial { granted: None, .. }) => Ok(vec![Event::TrialGranted { claim, instance }]),
+            _ => not_now("a second write on trial"),
+        },
+        (Command::EndTrial { passed }, _) => Ok(state.trial.iter().map(|_| Event::TrialEnded { passed }).collect()),
         (Command::Opened { pause_ms, acknowledged }, Phase::Opening(_)) => Ok(vec![Event::Opened { pause_ms, acknowledged }]),
         (Command::Smoked, Phase::Smoking(_)) => Ok(vec![Event::Smoked]),
         (Command::Abandon { why, differences }, _) => abandon(state, why, differences),
@@ -161,6 +168,7 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
                 epoch: 1,
                 authority: Side::Source,
                 phase: Phase::Preparing { step: Preparation::Install },
+                trial: None,
                 snapshot: None,
                 pauses: Vec::new(),
             }),
@@ -171,6 +179,7 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
     let illegal = Illegal { event: event.kind(), phase: state.phase.describe() };
     if event.raises_epoch() {
         state.epoch += 1;
+        state.trial = None;
     }
     state.phase = match (event, state.phase) {
         (Event::DriverTookOver { .. }, phase) => phase,
@@ -203,7 +212,21 @@ pub fn apply(state: Option<State>, event: &Event) -> Result<State, Illegal> {
             state.authority = switch.to;
             Phase::Opening(switch)
         }
+        (Event::TrialOffered { digest }, Phase::Opening(switch)) if switch.to == Side::Target => {
+            state.trial = Some(Trial { digest: digest.clone(), granted: None });
+            Phase::Opening(switch)
+        }
+        (Event::TrialGranted { claim, .. }, Phase::Opening(switch)) => {
+            let trial = state.trial.as_mut().filter(|trial| trial.granted.is_none()).ok_or(illegal)?;
+            trial.granted = Some(claim.clone());
+            Phase::Opening(switch)
+        }
+        (Event::TrialEnded { .. }, Phase::Opening(switch)) if state.trial.is_some() => {
+            state.trial = None;
+            Phase::Opening(switch)
+        }
         (Event::Opened { pause_ms, .. }, Phase::Opening(switch)) => {
+            state.trial = None;
             state.pauses.push(Pause { opened: switch.to, pause_ms: *pause_ms, undone: false });
             if state.shape.smoke { Phase::Smoking(switch) } else { Phase::Following }
         }

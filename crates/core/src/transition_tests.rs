@@ -1,5 +1,8 @@
 //! The transition function: forth, back, undone, taken over, and over all interleavings.
 
+#[path = "transition_tests/trial.rs"]
+mod trial;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use cutover_api::{AgentPermit, AgentRequest, ClientSum, PlaceName};
+use cutover_api::{AgentPermit, AgentRequest, ClientSum, PlaceName, TrialAnswer, TrialRequest};
 use cutover_core::{
     Route,
     clients::{Place, Places},
@@ -25,7 +25,9 @@ use crate::{
     ServerError,
     front::{Front, View, whole_ms},
     house::{Door, House, Options},
-    openapi, words,
+    openapi,
+    trial::GRANT_LIMIT,
+    words,
 };
 
 /// A longer answer is none of a server's. Unit: bytes.
@@ -100,8 +102,8 @@ pub async fn agent(upstream: Upstream, options: Options) -> Result<Agent, Server
         return Err(ServerError::Name(upstream.instance));
     }
     let (door, manners) = Door::open(&options).await?;
-    let front = Front::of_agent(manners);
     let link = Arc::new(Link::new(&upstream)?);
+    let front = Front::of_agent(manners, link.clone());
     let mut house = door.welcome(&front, openapi::of_agent(&front))?;
     house.tasks.spawn({
         let (front, link) = (front.clone(), link.clone());
@@ -115,7 +117,7 @@ pub async fn agent(upstream: Upstream, options: Options) -> Result<Agent, Server
 }
 
 /// The way to the server.
-struct Link {
+pub(crate) struct Link {
     wire: Wire,
     instance: String,
     incarnation: String,
@@ -223,7 +225,8 @@ impl Link {
         let places = permit.places.into_iter().map(|PlaceName { name, side }| (name, side.map_or(Place::Through, at)));
         let places = Places::of_names(places).map_err(|name| Trouble::Passing(format!("`{name}` is no name of a database")))?;
         let given = Duration::from_millis(permit.lease_ms);
-        let view = View { cutover: permit.cutover.into(), places: places.into(), revision: permit.revision, route, as_of: sent };
+        let view =
+            View { cutover: permit.cutover.into(), places: places.into(), revision: permit.revision, route, trial: None, as_of: sent };
         front.renewed(view, given);
         *lease = (lease.0.max(sent + given), given);
         Ok(())
@@ -231,6 +234,15 @@ impl Link {
 
     fn lease(&self) -> MutexGuard<'_, (Instant, Duration)> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the server whether an instance may write once.
+    pub(crate) async fn try_write(&self, request: &TrialRequest) -> bool {
+        let asked = self.wire.ask::<TrialAnswer>(Method::POST, "v1/trial", Some(request), GRANT_LIMIT + ASK_LIMIT).await;
+        asked.map(|answer| answer.granted).unwrap_or_else(|failure| {
+            tracing::warn!(%failure, "the server could not be asked for the write on trial");
+            false
+        })
     }
 
     async fn leave(&self) {

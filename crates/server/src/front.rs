@@ -7,15 +7,15 @@ use std::{
 };
 
 use cutover_core::{
-    Route,
-    clients::{Desk, Flags, FutureEpoch, Places, Renewal, Report},
+    Route, Trial,
+    clients::{Claim, Desk, Flags, FutureEpoch, Places, Renewal, Report},
 };
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::{events::Tickets, health::Metrics, tokens::Tokens};
+use crate::{agent::Link, events::Tickets, health::Metrics, tokens::Tokens};
 
 /// How things stand, as of a moment that is known.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct View {
     pub(crate) revision: u64,
     /// The route that the journal comes to.
     pub(crate) route: Route,
+    /// The write that may be tried now. An agent knows of none, and asks its server.
+    pub(crate) trial: Option<Arc<Trial>>,
     /// When it was known that there was no newer entry.
     pub(crate) as_of: Instant,
 }
@@ -51,6 +53,10 @@ pub(crate) struct Inner {
     view: watch::Sender<View>,
     /// Changes together with the view: nobody is told of an epoch that can't be acknowledged here yet.
     desk: Mutex<Desk>,
+    /// Who asks for the write on trial.
+    claims: Mutex<Vec<Claim>>,
+    /// Where an agent asks for it.
+    upstream: Option<Arc<Link>>,
     started: Instant,
     manners: Manners,
     pub(crate) metrics: Metrics,
@@ -79,20 +85,22 @@ impl Front {
     /// Of a server, whose first report was begun at `started`, before it came to know the view.
     pub(crate) fn of_server(view: View, started: Instant, manners: Manners) -> Self {
         let desk = Desk::new(whole_ms(manners.lease), 0, view.route, ms_since(started, view.as_of));
-        Self::new(view, desk, started, manners)
+        Self::new(view, desk, started, manners, None)
     }
 
     /// Of an agent, which knows nothing yet.
-    pub(crate) fn of_agent(manners: Manners) -> Self {
+    pub(crate) fn of_agent(manners: Manners, upstream: Arc<Link>) -> Self {
         let (desk, started) = (Desk::of_agent(whole_ms(manners.lease)), Instant::now());
-        let view = View { cutover: "".into(), places: Arc::default(), revision: 0, route: desk.route(), as_of: started };
-        Self::new(view, desk, started, manners)
+        let view = View { cutover: "".into(), places: Arc::default(), revision: 0, route: desk.route(), trial: None, as_of: started };
+        Self::new(view, desk, started, manners, Some(upstream))
     }
 
-    fn new(view: View, desk: Desk, started: Instant, manners: Manners) -> Self {
+    fn new(view: View, desk: Desk, started: Instant, manners: Manners, upstream: Option<Arc<Link>>) -> Self {
         Self(Arc::new(Inner {
             view: watch::Sender::new(view),
             desk: Mutex::new(desk),
+            claims: Mutex::default(),
+            upstream,
             started,
             manners,
             metrics: Metrics::new(),
@@ -163,7 +171,8 @@ impl Inner {
 
     /// The sum of all clients.
     pub(crate) fn report(&self) -> Report {
-        let report = self.desk().report(self.ms(Instant::now()));
+        let mut report = self.desk().report(self.ms(Instant::now()));
+        report.claims.clone_from(&self.claims());
         self.metrics.clients.set(report.clients.cast_signed());
         self.metrics.behind.set(report.behind.cast_signed());
         self.metrics.astray.set(report.astray.cast_signed());
@@ -180,6 +189,15 @@ impl Inner {
             tokio::select! { _ = news => {}, _ = end => {} }
         })
         .await;
+    }
+
+    pub(crate) fn claims(&self) -> MutexGuard<'_, Vec<Claim>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server that an agent asks; none of a server.
+    pub(crate) fn upstream(&self) -> Option<&Link> {
+        self.upstream.as_deref()
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -212,7 +230,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tokens = Tokens::open(TokenFile::new(folder.path().join("tokens.json"))).unwrap();
         let manners = Manners { tokens, open: true, lease: Duration::from_secs(5), closing: watch::channel(false).1 };
-        let front = Front::of_agent(manners);
+        let now = Instant::now();
+        let view = View { cutover: "shop".into(), places: Arc::default(), revision: 0, route: Route::default(), trial: None, as_of: now };
+        let front = Front::of_server(view, now, manners);
         let view = |epoch| View { revision: epoch, route: Route { epoch, ..Route::default() }, ..front.now() };
         let newest = 100_000;
         std::thread::scope(|scope| {

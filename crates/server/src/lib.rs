@@ -21,6 +21,7 @@ mod read;
 mod serve;
 mod story;
 mod tokens;
+mod trial;
 mod words;
 
 pub use agent::{Agent, Upstream, agent};

@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use cutover_api::TrialRequest;
 use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Reason, Renewal, Who};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -114,7 +115,7 @@ pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, bod
         Ok(request) => {
             let (lease, view) = present(&front, &request, arrived);
             let flags = front.flags(&view);
-            match flags.evaluate(&key, Context { database: request.text("database") }) {
+            match evaluate(&front, &flags, &key, &request).await {
                 Ok(evaluation) => Json(evaluated(key, evaluation, metadata(&flags, &view, lease))).into_response(),
                 Err(FlagError::NotFound) => {
                     let details = format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", "));
@@ -126,6 +127,17 @@ pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, bod
     };
     front.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
     answer
+}
+
+/// What a flag says; one about writes says yes, once, to whoever shows the word of a trial and is granted it.
+async fn evaluate(front: &Front, flags: &Flags<'_>, key: &str, request: &EvaluationRequest) -> Result<Evaluation, FlagError> {
+    let database = request.text("database");
+    let evaluation = flags.evaluate(key, Context { database })?;
+    let (Some(trial), Some(database), Some(allowed)) = (request.text("trial"), database, flags.allowing(key)) else {
+        return Ok(evaluation);
+    };
+    let asked = TrialRequest { trial: trial.to_owned(), instance: named(request.who()), database: database.to_owned() };
+    Ok(if evaluation.why.is_some() && front.try_write(&asked).await { allowed } else { evaluation })
 }
 
 /// Evaluates all flags.
@@ -181,7 +193,7 @@ fn read(body: &Bytes) -> Result<EvaluationRequest, (&'static str, String)> {
 
 /// Takes down that an instance is there, and where it writes; and says by which view it is to be answered.
 fn present(front: &Front, request: &EvaluationRequest, arrived: Instant) -> (Duration, View) {
-    let name: String = request.who().chars().filter(|c| !c.is_control()).take(MOST_NAME).collect();
+    let name = named(request.who());
     let database = request.text("database");
     let key = format!("ofrep {name} {}", database.unwrap_or_default().chars().take(MOST_NAME).collect::<String>());
     let renewal = Renewal {
@@ -191,6 +203,11 @@ fn present(front: &Front, request: &EvaluationRequest, arrived: Instant) -> (Dur
         until_ms: 0,
     };
     front.lend(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, front.now()))
+}
+
+/// A name as it can be written down.
+fn named(who: &str) -> String {
+    who.chars().filter(|c| !c.is_control()).take(MOST_NAME).collect()
 }
 
 fn evaluated(key: String, evaluation: Evaluation, mut metadata: Value) -> Evaluated {

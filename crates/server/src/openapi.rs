@@ -7,7 +7,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::require, drive, events, front::Front, health, ofrep, permits, read, serve::App, tokens::Role};
+use crate::{auth::require, drive, events, front::Front, health, ofrep, permits, read, serve::App, tokens::Role, trial};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -80,6 +80,7 @@ where
             .routes(routes!(permits::leave))
             .routes(routes!(permits::agent))
             .routes(routes!(permits::agent_leaves))
+            .routes(routes!(trial::ask))
             .routes(routes!(ofrep::one))
             .routes(routes!(ofrep::all)),
         viewers: OpenApiRouter::new().routes(routes!(health::metrics)),

@@ -148,10 +148,10 @@ fn sum(told: ClientSum) -> Result<Report, Refusal> {
         return Err(Refusal::new(Code::BadRequest, message));
     }
     names.iter().try_for_each(|name| line("names", name, 300))?;
-    Ok(Report { epoch, clients, behind, astray, unknown, names })
+    Ok(Report { epoch, clients, behind, astray, unknown, names, claims: Vec::new() })
 }
 
-fn line(name: &str, text: &str, most: usize) -> Result<(), Refusal> {
+pub(crate) fn line(name: &str, text: &str, most: usize) -> Result<(), Refusal> {
     if text.is_empty() || !words::is_line(text, most) {
         let message = format!("`{name}` has to have 1 to {most} characters, none of which is a control character");
         return Err(Refusal::new(Code::BadRequest, message));

@@ -74,6 +74,7 @@ impl Story {
 
     fn view(&self, follower: &Follower, as_of: Instant) -> View {
         let route = follower.state().map(State::route).unwrap_or_default();
-        View { cutover: self.cutover.clone(), places: self.places.clone(), revision: follower.seq(), route, as_of }
+        let trial = follower.state().and_then(|state| state.trial.clone()).map(Arc::new);
+        View { cutover: self.cutover.clone(), places: self.places.clone(), revision: follower.seq(), route, trial, as_of }
     }
 }

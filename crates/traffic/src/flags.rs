@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use cutover_core::{
     Route, Side, Writes,
-    clients::{Heard, Listeners, Verdict},
+    clients::{Claim, Heard, Listeners, Verdict},
 };
 use tokio::time::Instant;
 
@@ -142,6 +142,21 @@ impl Flags {
                 left: left.report.behind.max(left.report.astray),
                 names: names(&left),
             }),
+        }
+    }
+
+    /// Waits until a client of any server asks for the leave to try one write with the word of this digest.
+    ///
+    /// # Errors
+    /// When what the servers have written can't be read.
+    pub async fn claimed(&self, digest: &str) -> Result<Claim, TrafficError> {
+        let mut heard = Vec::new();
+        loop {
+            heard = self.heard(&heard, LOOK, Instant::now() + WATCH).await?;
+            let claim = heard.iter().flat_map(|heard| &heard.report.claims).find(|claim| claim.digest == digest);
+            if let Some(claim) = claim {
+                return Ok(claim.clone());
+            }
         }
     }
 

@@ -27,6 +27,7 @@ mod server;
 mod serving;
 mod set_ups;
 mod there_and_back;
+mod trial;
 mod trouble;
 mod verified;
 mod world;

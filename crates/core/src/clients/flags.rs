@@ -107,6 +107,19 @@ impl Flags<'_> {
         Ok(Evaluation { value, variant, reason, why })
     }
 
+    /// What a flag about writes says to whoever may write; none of any other flag.
+    #[must_use]
+    pub fn allowing(&self, flag: &str) -> Option<Evaluation> {
+        let own = flag.strip_prefix(self.cutover).and_then(|rest| rest.strip_prefix('.'));
+        let (value, variant) = match own {
+            _ if flag == WRITES_ENABLED => (Value::Flag(true), "on".to_owned()),
+            Some("write.allowed") => (Value::Flag(true), "on".to_owned()),
+            Some("write.permit") => (Value::Text(self.route.epoch.to_string()), self.route.epoch.to_string()),
+            _ => return None,
+        };
+        Some(Evaluation { value, variant, reason: Reason::TargetingMatch, why: None })
+    }
+
     /// The name of the stage that the route stands on.
     #[must_use]
     pub fn stage(&self) -> &'static str {
@@ -127,6 +140,14 @@ impl Flags<'_> {
             Some(Place::At(side)) => Some(format!("{name} is the {side}; the {authority} is in charge")),
             Some(Place::Through) | None => Some("the database that the context names is neither of the two".to_owned()),
         }
+    }
+
+    /// Whether an instance may claim the write that is on trial: the target is in charge and still held for all, and the
+    /// instance is connected to it.
+    #[must_use]
+    pub fn may_claim(&self, database: Option<&str>) -> bool {
+        let there = || database.and_then(|name| self.places.find(name)).is_some_and(|place| place.leads_to(Side::Target));
+        self.fresh && self.route == Route { epoch: self.route.epoch, authority: Side::Target, writes: Writes::Held } && there()
     }
 
     fn is_open(&self) -> bool {
@@ -201,6 +222,15 @@ mod tests {
             assert_eq!(told(route, false, "shop.database.read", None).variant, route.authority.to_string());
             assert_eq!(told(route, false, "shop.stage", None).variant, "hold");
         }
+    }
+
+    #[test]
+    fn a11_a_write_on_trial_is_for_the_target_in_charge_while_it_is_held() {
+        let [source, target] = ["postgres://c@old/shop", "postgres://c@new/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
+        let places = Places::new([&source, &target], []).unwrap();
+        let may = |route, fresh, database| Flags { cutover: "shop", route, fresh, places: &places }.may_claim(database);
+        assert_eq!(ROUTES.map(|route| may(route, true, Some("new"))), [false, false, true, false]);
+        assert!(!may(ROUTES[2], true, Some("old")) && !may(ROUTES[2], true, None) && !may(ROUTES[2], false, Some("new")));
     }
 
     #[test]

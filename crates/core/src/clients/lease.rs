@@ -112,6 +112,20 @@ pub struct Report {
     pub unknown: u64,
     /// Some of those that are behind or astray, with why.
     pub names: Vec<String>,
+    /// Who asks for the leave to try one write.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
+}
+
+/// Somebody asks for the leave to try one write, which the driver grants to one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which claim: no other has the same.
+    pub id: String,
+    /// SHA-256, in hexadecimal, of the word that was shown.
+    pub digest: String,
+    /// Who shows it.
+    pub instance: String,
 }
 
 impl Clients {
@@ -303,7 +317,15 @@ mod tests {
         clients.renew(&agent(0, None, 1_000), 3).unwrap();
         assert_eq!(clients.report(0, 3, Side::Source), Report { epoch: 3, ..Report::default() });
         assert_eq!(clients.report(0, 4, Side::Source).behind, 1, "it may lend to somebody who comes, by what it knows");
-        let held = Report { epoch: 4, clients: 3, behind: 1, astray: 2, unknown: 1, names: vec!["old-pod acts on epoch 3".to_owned()] };
+        let held = Report {
+            epoch: 4,
+            clients: 3,
+            behind: 1,
+            astray: 2,
+            unknown: 1,
+            names: vec!["old-pod acts on epoch 3".to_owned()],
+            ..Report::default()
+        };
         assert!(!clients.renew(&agent(1, Some(&held), 1_000), 4).unwrap(), "one of its clients is still behind");
         assert_eq!(clients.report(0, 4, Side::Source), held);
         assert!(clients.renew(&agent(2, Some(&Report { behind: 0, ..held.clone() }), 1_000), 4).unwrap());

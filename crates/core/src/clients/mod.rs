@@ -12,6 +12,6 @@ mod places;
 
 pub use desk::{Desk, Lent};
 pub use flags::{Context, Evaluation, FlagError, Flags, Reason, Value, WRITES_ENABLED};
-pub use lease::{Clients, FutureEpoch, MOST_NAMES, Renewal, Report, Who};
+pub use lease::{Claim, Clients, FutureEpoch, MOST_NAMES, Renewal, Report, Who};
 pub use listeners::{Heard, Listeners, Verdict};
 pub use places::{Place, Places};

@@ -67,6 +67,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         accept: raw.compatibility.accept.iter().map(|accept| reader.accept(accept)).collect::<Result<_, _>>()?,
         hooks: Hooks {
             migrate: raw.hooks.migrate.as_ref().map(|hook| reader.expand(hook)).transpose()?,
+            trial: raw.hooks.trial.as_ref().map(|hook| reader.expand(hook)).transpose()?,
             smoke: raw.hooks.smoke.as_ref().map(|hook| reader.expand(hook)).transpose()?,
             timeout: reader.duration(raw.hooks.timeout.as_ref(), Duration::from_secs(600))?,
         },
@@ -79,6 +80,10 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         return Err(reader.fault(raw.target.url.span(), "source and target are the same database", Some(hint)));
     }
     reader.places(&raw, &plan)?;
+    if let Some(trial) = raw.hooks.trial.as_ref().filter(|_| !plan.traffic.iter().any(|traffic| matches!(traffic, Traffic::Flags { .. }))) {
+        let hint = "add a section `[[traffic]]` with `kind = \"flags\"`: its clients are those that are refused meanwhile".to_owned();
+        return Err(reader.fault(trial.span(), "`trial` wants flags", Some(hint)));
+    }
     Ok(plan)
 }
 

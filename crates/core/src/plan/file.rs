@@ -137,6 +137,7 @@ pub(super) struct Accept {
 #[serde(deny_unknown_fields)]
 pub(super) struct Hooks {
     pub(super) migrate: Option<Text>,
+    pub(super) trial: Option<Text>,
     pub(super) smoke: Option<Text>,
     pub(super) timeout: Option<Text>,
 }

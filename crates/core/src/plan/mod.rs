@@ -166,6 +166,8 @@ pub struct Accept {
 pub struct Hooks {
     /// Migrates the target's schema after the copy, e.g. `make db-migrate`.
     pub migrate: Option<String>,
+    /// Tries one write at the target, with leave of its own, before it is opened to the flags' clients.
+    pub trial: Option<String>,
     /// Tries the side that was opened, e.g. one test write.
     pub smoke: Option<String>,
     /// How long each may take.

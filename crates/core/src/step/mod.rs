@@ -159,6 +159,8 @@ pub enum Action {
     ReleaseTraffic(Side),
     /// Wait until every client of the flags has heard, and none is left that is connected to the other side.
     AwaitClients(Side),
+    /// Let one client try one write at a side, while all others are still refused.
+    Try(Side),
     /// Write a marker and read the position that covers every commit.
     WriteMarker(Side),
     /// Wait until the marker is applied.

@@ -169,7 +169,7 @@ fn open(switch: Switch) -> StepSpec {
     let mut does =
         vec![Action::Admit(switch.to), Action::OpenGate(switch.to), Action::ReleaseTraffic(switch.to), Action::DropSlot(switch.stream())];
     if switch.to == Side::Target {
-        does.push(Action::AwaitClients(switch.to));
+        does.extend([Action::AwaitClients(switch.to), Action::Try(switch.to)]);
     }
     StepSpec {
         name: "open",

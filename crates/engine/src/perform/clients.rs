@@ -64,11 +64,11 @@ fn acknowledged(waited: Waited, began_ms: u64) -> Acknowledged {
     Acknowledged { servers: waited.servers, clients: waited.clients, after_ms: began_ms.saturating_add(waited_ms) }
 }
 
-fn stopped(side: Side, why: &str) -> EngineError {
+pub(super) fn stopped(side: Side, why: &str) -> EngineError {
     EngineError::Unknown {
         what: format!("the {side} is in charge, but the flags still hold their clients: {why}"),
-        look: "stop the instances that are connected to the old side, then `cutover run` goes on with the opening; \
-               `rollout = \"0\"` in the plan waits for none"
+        look: "mend that, then `cutover run` goes on with the opening: it waits until no instance is left at the old side \
+               (`rollout = \"0\"` in the plan waits for none), and runs the plan's `trial`"
             .to_owned(),
     }
 }

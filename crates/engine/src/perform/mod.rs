@@ -6,6 +6,7 @@ mod compatibility;
 mod copy_rows;
 mod large_objects;
 mod prepare;
+mod trial;
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use cutover_postgres::{
     identity::identity,
     sequences, stream,
 };
-use cutover_traffic::run_hook;
+use cutover_traffic::{Endpoint, run_hook};
 use tokio::time::Instant;
 
 pub(crate) use self::{
@@ -24,7 +25,7 @@ pub(crate) use self::{
     large_objects::Carrying,
     prepare::{judge, sides, user_check, verify},
 };
-use crate::{EngineError, EngineResult, Notice, driver::Driver};
+use crate::{Cutover, EngineError, EngineResult, Notice, driver::Driver};
 
 impl Driver<'_> {
     /// Does one action. It watches `deadline` itself.
@@ -112,6 +113,7 @@ impl Driver<'_> {
                 Ok(self.cutover.fleet.release(&self.cutover.endpoint(side), deadline).await?)
             }
             Action::AwaitClients(side) => self.await_clients(side, epoch).await,
+            Action::Try(side) => Box::pin(self.try_write(side, epoch)).await,
             Action::WriteMarker(side) => self.write_marker(side, epoch).await,
             Action::AwaitMarker(stream) => {
                 let marker = self.fence()?.marker;
@@ -218,26 +220,13 @@ impl Driver<'_> {
             Hook::Smoke => (&hooks.smoke, self.state()?.authority, "smoke"),
         };
         let Some(command) = command else { return Ok(()) };
-        let endpoint = self.cutover.endpoint(side);
+        let endpoint = self.endpoint_for_hook(side, epoch).await?;
         let role = endpoint.url.user.clone();
-        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
-        let expected = self.log.begun()?.identity(side);
-        let found = identity(client, &endpoint.url).await.map_err(EngineError::database(side))?;
-        if !found.same_database(expected) {
-            return Err(EngineError::Mismatch {
-                what: format!("{} is not the {side} of this cutover", endpoint.url.address()),
-                hint: "the hook was not run".to_owned(),
-            });
-        }
-        gate::guard(client, epoch).await.map_err(EngineError::database(side))?;
         if hook == Hook::Migrate {
+            let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
             gate::let_role_pass(client, epoch, &role, name, Some(hooks.timeout)).await.map_err(EngineError::database(side))?;
         }
-        let environment = [
-            ("CUTOVER_PLAN".to_owned(), self.cutover.plan.name.clone()),
-            ("CUTOVER_ACTION".to_owned(), name.to_owned()),
-            ("CUTOVER_SIDE".to_owned(), side.to_string()),
-        ];
+        let environment = hook_environment(self.cutover, name, side);
         let ran = run_hook(command, &endpoint, &environment, hooks.timeout, &self.cutover.folder).await;
         if hook == Hook::Migrate {
             let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
@@ -248,6 +237,22 @@ impl Driver<'_> {
             self.tell_what_clients_miss(Side::Source).await;
         }
         Ok(())
+    }
+
+    /// The database that a hook is to be run against, once it was seen to be the one that is meant.
+    async fn endpoint_for_hook(&mut self, side: Side, epoch: u64) -> EngineResult<Endpoint> {
+        let endpoint = self.cutover.endpoint(side);
+        let client = self.sides.client(side).await.map_err(EngineError::database(side))?;
+        let expected = self.log.begun()?.identity(side);
+        let found = identity(client, &endpoint.url).await.map_err(EngineError::database(side))?;
+        if !found.same_database(expected) {
+            return Err(EngineError::Mismatch {
+                what: format!("{} is not the {side} of this cutover", endpoint.url.address()),
+                hint: "the hook was not run".to_owned(),
+            });
+        }
+        gate::guard(client, epoch).await.map_err(EngineError::database(side))?;
+        Ok(endpoint)
     }
 
     /// A slot that nobody reads keeps log for ever. That it could not be dropped is no reason to stop after a commit.
@@ -335,4 +340,10 @@ impl Driver<'_> {
         }
         Ok(())
     }
+}
+
+/// What a hook may want to know, besides the address.
+fn hook_environment(cutover: &Cutover, action: &str, side: Side) -> Vec<(String, String)> {
+    let pairs = [("CUTOVER_PLAN", cutover.plan.name.clone()), ("CUTOVER_ACTION", action.to_owned()), ("CUTOVER_SIDE", side.to_string())];
+    pairs.map(|(name, value)| (name.to_owned(), value)).into()
 }

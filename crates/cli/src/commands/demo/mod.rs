@@ -39,7 +39,7 @@ pub(crate) async fn run(global: &Global, args: &Demo) -> Result<(), Failure> {
         stage.app_url(),
         stage.plan_path().display()
     ));
-    let score = perform(global, args, &stage, seed, &stop).await?;
+    let score = Box::pin(perform(global, args, &stage, seed, &stop)).await?;
     match global.output {
         Output::Json => print_json(&score),
         Output::Human => score.print(),
