@@ -185,7 +185,7 @@ fn calls(cutover: &Cutover, epoch: u64, action: Action) -> Vec<Call> {
             traffic(cutover.fleet.adapters().iter().flat_map(|adapter| adapter.release_calls(&endpoint)).collect())
         }
         Action::AwaitClients(side) => traffic(cutover.fleet.flags().map(|flags| flags.gather_calls(side)).unwrap_or_default()),
-        Action::Try(_) => shell(cutover.plan.hooks.trial.clone().unwrap_or_default()),
+        Action::Try(_) => cutover.plan.hooks.trial.clone().map(shell).unwrap_or_default(),
         Action::WriteMarker(side) => {
             at(side, format!("{}; SELECT pg_current_wal_insert_lsn()", gate::marker_sql(&format!("{side}/{epoch}"))))
         }
