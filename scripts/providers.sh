@@ -2,6 +2,7 @@
 # Fetches stock OpenFeature providers that the tests ask our server with, into .servers/providers/ (or $CUTOVER_SERVERS):
 #   node/     @openfeature/ofrep-provider with its SDK        (npm)
 #   python/   openfeature-provider-ofrep with its SDK         (PyPI)
+#   shop/     what examples/shop-node needs                 (npm)
 # and schemathesis/, which asks it whatever its OpenAPI document allows (PyPI).
 # usage: scripts/providers.sh
 # What is there already is left alone, so a second run is quick; each is put together aside and moved into place by one rename.
@@ -55,3 +56,13 @@ packages() {
 
 packages python "$python"
 packages schemathesis "$schemathesis"
+
+# What the example in Node.js needs, exactly as its lock file says.
+shop=$(cksum <"$root/examples/shop-node/package-lock.json")
+if ! here shop "$shop"; then
+  work=$(mktemp -d "$servers/.new.XXXXXX")
+  cp "$root/examples/shop-node/package.json" "$root/examples/shop-node/package-lock.json" "$work"
+  (cd "$work" && npm ci --silent --no-audit --no-fund) >"$work/npm.log" 2>&1 ||
+    { tail -n 3 "$work/npm.log" >&2; fail "npm could not fetch what examples/shop-node needs" "check the network and npm's registry"; }
+  place "$work" shop "$shop"
+fi

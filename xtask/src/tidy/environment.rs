@@ -17,6 +17,7 @@ const ALLOWED: &[Allowed] = &[
     Allowed { place: "crates/client/src/environment.rs", why: "applications that link the SDK set it up by CUTOVER_*: here is their edge" },
     Allowed { place: "crates/journal/tests/conformance/child.rs", why: "a test that starts itself again as another process" },
     Allowed { place: "crates/testkit/", why: "finds the servers of this machine, and the seed to replay" },
+    Allowed { place: "examples/", why: "services of their own" },
     Allowed { place: "xtask/", why: "its arguments, and the cargo that started it" },
 ];
 

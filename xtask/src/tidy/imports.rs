@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The demo is a real switch between the test kit's throwaway servers.
     ("cli", &["core", "journal", "postgres", "traffic", "engine", "server", "wire", "testkit"]),
     ("testkit", &[]),
+    ("examples/shop-rust", &["client"]),
     ("xtask", &[]),
 ];
 

@@ -10,7 +10,7 @@ use crate::{
     plan_file,
 };
 
-/// One pause: A14's downtime, from freeze to unfreeze.
+/// One pause.
 #[derive(Debug, Serialize)]
 struct PauseLine {
     /// When it began, in milliseconds since 1970.
@@ -21,6 +21,11 @@ struct PauseLine {
     opened: Side,
     /// Length in milliseconds, by the driver's own clock.
     pause_ms: u64,
+    /// A14's downtime, from freeze to unfreeze: how long the clients of the flags were refused, where the opening waited for
+    /// them, in milliseconds by the journal's clock.
+    downtime_ms: Option<u64>,
+    /// The write on trial, where there was one.
+    trial: Option<TrialLine>,
     /// Whether it was undone.
     undone: bool,
     /// A7: when the last client of the flags had acknowledged that writes are held; none without flags.
@@ -31,6 +36,15 @@ struct PauseLine {
     actor: String,
     /// Why.
     reason: String,
+}
+
+/// A11: one write before all others.
+#[derive(Debug, Default, Serialize)]
+struct TrialLine {
+    /// Who tried it; none where nobody asked for leave.
+    instance: Option<String>,
+    /// Whether the hook said that it went well.
+    passed: bool,
 }
 
 pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
@@ -65,6 +79,13 @@ pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
                     pause.actor,
                     quoted(&pause.reason)
                 ));
+                if let Some(downtime) = pause.downtime_ms {
+                    to_stdout(&format!("    clients of the flags were refused for {} ms in all", thousands(downtime)));
+                }
+                if let Some(TrialLine { instance, passed }) = &pause.trial {
+                    let (who, how) = (instance.as_deref().unwrap_or("nobody"), if *passed { "well" } else { "wrong" });
+                    to_stdout(&format!("    {who} tried one write before that: it went {how}"));
+                }
                 for (heard, of) in [(pause.acknowledged, "acknowledged the hold"), (pause.gathered, "were at the new side")] {
                     if let Some(Acknowledged { clients, after_ms, .. }) = heard {
                         to_stdout(&format!("    {clients} clients of the flags {of} after {} ms", thousands(after_ms)));
@@ -85,6 +106,7 @@ fn pauses(entries: &[Entry]) -> Vec<PauseLine> {
     let mut to = Side::Target;
     let mut began_at_ms = None;
     let mut held = None;
+    let mut trial: Option<TrialLine> = None;
     for entry in entries {
         let Ok(event) = serde_json::from_value::<Event>(entry.body.clone()) else { continue };
         let (pause_ms, undone, gathered) = match event {
@@ -95,7 +117,19 @@ fn pauses(entries: &[Entry]) -> Vec<PauseLine> {
             }
             Event::FencingStarted => {
                 began_at_ms = Some(entry.at_ms);
-                held = None;
+                (held, trial) = (None, None);
+                continue;
+            }
+            Event::TrialOffered { .. } => {
+                trial = Some(TrialLine::default());
+                continue;
+            }
+            Event::TrialGranted { instance, .. } => {
+                trial.get_or_insert_default().instance = Some(instance);
+                continue;
+            }
+            Event::TrialEnded { passed } => {
+                trial.get_or_insert_default().passed = passed;
                 continue;
             }
             Event::Fenced { acknowledged, .. } => {
@@ -111,7 +145,21 @@ fn pauses(entries: &[Entry]) -> Vec<PauseLine> {
         let opened = if undone { to.other() } else { to };
         let (actor, reason) = (entry.actor.clone(), entry.reason.clone());
         let (opened_at_ms, acknowledged) = (entry.at_ms, held.take());
-        pauses.push(PauseLine { began_at_ms, opened_at_ms, opened, pause_ms, undone, acknowledged, gathered, actor, reason });
+        let downtime_ms = gathered.and_then(|_| u64::try_from(opened_at_ms - began_at_ms).ok());
+        let trial = trial.take();
+        pauses.push(PauseLine {
+            began_at_ms,
+            opened_at_ms,
+            opened,
+            pause_ms,
+            downtime_ms,
+            trial,
+            undone,
+            acknowledged,
+            gathered,
+            actor,
+            reason,
+        });
     }
     pauses
 }

@@ -115,8 +115,8 @@ async fn a4_a16_the_clients_of_an_agent_are_waited_for_and_a_dead_agent_until_it
     journalled(&world, "committed", 1).await;
     let fenced = world.entries("fenced").await.remove(0);
     assert_eq!(fenced["acknowledged"]["clients"], 2, "{fenced:#}");
-    let status = world.cutover(&["status"]).await.code(0);
-    status.says("old is connected to the source");
+    let named = || async { world.cutover(&["status"]).await.code(0).out.contains("old is connected to the source") };
+    eventually(SOON, named).await.unwrap();
     // Nobody can say any more that `old` is gone: its lease has to run out, with the agent's.
     fleet.agent.as_mut().unwrap().child.kill().await.unwrap();
     ends(run).await.code(0);

@@ -26,6 +26,7 @@ mod samples;
 mod server;
 mod serving;
 mod set_ups;
+mod shop;
 mod there_and_back;
 mod trial;
 mod trouble;

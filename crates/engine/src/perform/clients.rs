@@ -67,8 +67,8 @@ fn acknowledged(waited: Waited, began_ms: u64) -> Acknowledged {
 pub(super) fn stopped(side: Side, why: &str) -> EngineError {
     EngineError::Unknown {
         what: format!("the {side} is in charge, but the flags still hold their clients: {why}"),
-        look: "mend that, then `cutover run` goes on with the opening: it waits until no instance is left at the old side \
-               (`rollout = \"0\"` in the plan waits for none), and runs the plan's `trial`"
+        look: "stop the instances that are connected to the old side, or mend what the trial found; then `cutover run` goes on with \
+               the opening; `rollout = \"0\"` in the plan waits for no instance"
             .to_owned(),
     }
 }
