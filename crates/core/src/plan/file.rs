@@ -164,6 +164,11 @@ pub(super) struct Traffic {
     pub(super) source: Option<Names>,
     pub(super) target: Option<Names>,
     pub(super) through: Option<Names>,
+    pub(super) url: Option<Text>,
+    pub(super) token: Option<Text>,
+    pub(super) ca_file: Option<Text>,
+    pub(super) settle: Option<Text>,
+    pub(super) key: Option<Text>,
 }
 
 #[derive(Deserialize)]
