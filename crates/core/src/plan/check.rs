@@ -243,7 +243,7 @@ impl Reader<'_> {
 
 impl file::Traffic {
     /// Each key, with its place where it is there.
-    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 21] {
+    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 27] {
         fn place<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
             value.map(Spanned::span)
         }
@@ -269,6 +269,12 @@ impl file::Traffic {
             ("ca_file", place(self.ca_file.as_ref())),
             ("settle", place(self.settle.as_ref())),
             ("key", place(self.key.as_ref())),
+            ("flag", place(self.flag.as_ref())),
+            ("project", place(self.project.as_ref())),
+            ("workspace", place(self.workspace.as_ref())),
+            ("environment", place(self.environment.as_ref())),
+            ("context", place(self.context.as_ref())),
+            ("attribute", place(self.attribute.as_ref())),
         ]
     }
 }

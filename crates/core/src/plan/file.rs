@@ -169,6 +169,12 @@ pub(super) struct Traffic {
     pub(super) ca_file: Option<Text>,
     pub(super) settle: Option<Text>,
     pub(super) key: Option<Text>,
+    pub(super) flag: Option<Text>,
+    pub(super) project: Option<Text>,
+    pub(super) workspace: Option<Text>,
+    pub(super) environment: Option<Text>,
+    pub(super) context: Option<Text>,
+    pub(super) attribute: Option<Text>,
 }
 
 #[derive(Deserialize)]

@@ -35,14 +35,51 @@ pub enum ServiceFlag {
         /// The key, with slashes and without one at its beginning.
         key: String,
     },
+    /// A boolean flag of LaunchDarkly.
+    LaunchDarkly(LaunchDarklyFlag),
+    /// A flag of Unleash.
+    Unleash(UnleashFlag),
+    /// A feature flag of Split, with the treatments `on` and `off`.
+    Split(SplitFlag),
 }
 
-impl ServiceFlag {
-    /// The kind of traffic, as a plan names it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Consul { .. } => "consul",
-        }
-    }
+/// Where a flag of LaunchDarkly is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchDarklyFlag {
+    /// The project's key.
+    pub project: String,
+    /// The environment's key.
+    pub environment: String,
+    /// The flag's key.
+    pub flag: String,
+    /// The kind of context that instances ask with.
+    pub context: String,
+    /// The attribute of it that names the database.
+    pub attribute: String,
+}
+
+/// Where a flag of Unleash is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnleashFlag {
+    /// The project.
+    pub project: String,
+    /// The environment.
+    pub environment: String,
+    /// The flag's name.
+    pub flag: String,
+    /// The field of the context that names the database.
+    pub attribute: String,
+}
+
+/// Where a feature flag of Split is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitFlag {
+    /// The workspace's id.
+    pub workspace: String,
+    /// The environment's id or name.
+    pub environment: String,
+    /// The flag's name.
+    pub flag: String,
+    /// The attribute that names the database.
+    pub attribute: String,
 }

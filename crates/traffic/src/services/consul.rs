@@ -2,7 +2,7 @@
 //!
 //! `GET /v1/kv/KEY?consistent`, `PUT /v1/kv/KEY?cas=INDEX`. Instances watch the key with blocking queries.
 
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -15,7 +15,7 @@ use super::{
     LOOKS, Service,
     fault::ServiceFault,
     http::{Call, Http},
-    shown::{Record, Shown, To},
+    shown::{Record, Shown, To, texts},
 };
 use crate::{Problem, TrafficError};
 
@@ -132,10 +132,9 @@ impl Service for Consul {
 }
 
 fn shown(document: &Value) -> Shown {
-    let names = |value: &Value| value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<BTreeSet<_>>>();
     let authority = Side::BOTH.into_iter().find(|side| document["authority"] == json!(side));
     let record = document["epoch"].as_u64().zip(authority).map(|(epoch, authority)| Record { epoch, authority });
-    match (document["enabled"].as_bool(), names(&document["databases"])) {
+    match (document["enabled"].as_bool(), texts(&document["databases"])) {
         (Some(on), Some(databases)) => Shown { on, to: To::Databases(databases), record },
         _ if *document == Value::Bool(true) => Shown { on: true, to: To::Everybody, record: None },
         _ => unknown("a document of another kind"),

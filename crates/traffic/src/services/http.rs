@@ -65,6 +65,11 @@ impl Call {
         self
     }
 
+    pub(super) fn content_type(mut self, content_type: &'static str) -> Self {
+        self.content_type = content_type;
+        self
+    }
+
     fn url(&self, base: &Url) -> Url {
         let mut url = base.clone();
         // A URL with a host always has segments.

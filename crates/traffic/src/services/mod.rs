@@ -7,7 +7,10 @@
 mod consul;
 mod fault;
 mod http;
+mod launchdarkly;
 mod shown;
+mod split;
+mod unleash;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -24,7 +27,10 @@ pub use fault::ServiceFault;
 use self::{
     consul::Consul,
     http::Http,
+    launchdarkly::LaunchDarkly,
     shown::{Shown, To, spell},
+    split::Split,
+    unleash::Unleash,
 };
 use crate::{Adapter, Endpoint, Observation, Problem, Routes, TrafficError, adapter::within};
 
@@ -76,6 +82,9 @@ pub fn services(plan: &Plan, folder: &Path, routes: &Arc<dyn Routes>) -> Result<
 fn build(service: &FlagService, cutover: &str, folder: &Path) -> Result<Box<dyn Service>, TrafficError> {
     Ok(match &service.flag {
         ServiceFlag::Consul { key } => Box::new(Consul::new(service, key, cutover, folder)?),
+        ServiceFlag::LaunchDarkly(flag) => Box::new(LaunchDarkly::new(service, flag, folder)?),
+        ServiceFlag::Unleash(flag) => Box::new(Unleash::new(service, flag, folder)?),
+        ServiceFlag::Split(flag) => Box::new(Split::new(service, flag, folder)?),
     })
 }
 

@@ -6,6 +6,7 @@ use cutover_core::{
     Side,
     clients::{Names, Wanted},
 };
+use serde_json::Value;
 
 /// Whom a flag is open to, or would be if it were on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,4 +72,9 @@ pub(super) fn spell(wanted: &Wanted) -> String {
 
 fn list(names: &BTreeSet<String>) -> String {
     names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// A list of texts.
+pub(super) fn texts(value: &Value) -> Option<BTreeSet<String>> {
+    value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
 }

@@ -2,6 +2,9 @@
 //! does what services do when they have a bad day.
 
 pub(crate) mod consul;
+pub(crate) mod launchdarkly;
+pub(crate) mod split;
+pub(crate) mod unleash;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -98,6 +101,8 @@ struct Held<S> {
     before: S,
     faults: VecDeque<Fault>,
     always: Option<Fault>,
+    /// What every request meets once something has changed.
+    then: Option<Fault>,
     requests: Vec<Request>,
     /// Each state that ever was, for who asks it.
     history: Vec<S>,
@@ -111,6 +116,7 @@ impl<S: Api> Double<S> {
             state,
             faults: VecDeque::new(),
             always: None,
+            then: None,
             requests: Vec::new(),
         };
         let desk = Arc::new(Desk { held: Mutex::new(held), changes: watch::channel(0).0 });
@@ -129,6 +135,11 @@ impl<S: Api> Double<S> {
     /// From now on every request, or none any more.
     pub(crate) fn fail_always(&self, fault: Option<Fault>) {
         self.held().always = fault;
+    }
+
+    /// From the next change on.
+    pub(crate) fn fail_once_changed(&self, fault: Fault) {
+        self.held().then = Some(fault);
     }
 
     pub(crate) fn state(&self) -> S {
@@ -168,6 +179,7 @@ impl<S: Api> Desk<S> {
         let outcome = change(&mut held.state);
         if held.state != before {
             held.before = before;
+            held.always = held.then.take().or_else(|| held.always.take());
             held.history.push(held.state.clone());
             self.changes.send_modify(|changes| *changes += 1);
         }

@@ -85,11 +85,11 @@ impl Reader<'_> {
 
     pub(super) fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {
         let kind = self.expand(&raw.kind)?;
-        let keys: &[&str] = match kind.as_str() {
-            "pgbouncer" => &["admin_url", "database", "config_file"],
-            "file" => &["path", "format", "variable", "value"],
-            "command" => &["hold", "release", "observe", "timeout"],
-            "flags" => &["lease", "rollout", "source", "target", "through"],
+        let keys = match kind.as_str() {
+            "pgbouncer" => vec!["admin_url", "database", "config_file"],
+            "file" => vec!["path", "format", "variable", "value"],
+            "command" => vec!["hold", "release", "observe", "timeout"],
+            "flags" => vec!["lease", "rollout", "source", "target", "through"],
             other => services::keys(other).ok_or_else(|| {
                 let known = ["pgbouncer", "file", "command", "flags"].into_iter().chain(services::KINDS.map(|(kind, _)| kind));
                 let hint = nearest(other, known.clone()).map_or_else(

@@ -3,18 +3,26 @@
 use ::url::Url;
 
 use super::*;
-use crate::plan::{FlagService, Secret, ServiceFlag};
+use crate::plan::{FlagService, LaunchDarklyFlag, Secret, ServiceFlag, SplitFlag, UnleashFlag};
 
 /// How long one call may take: less makes no call over a network, more than a pause has.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(60);
 
-/// The kinds, each with the keys that it takes.
-pub(super) const KINDS: [(&str, &[&str]); 1] =
-    [("consul", &["url", "key", "token", "ca_file", "timeout", "settle", "source", "target", "through"])];
+/// The kinds, each with the keys of its own.
+pub(super) const KINDS: [(&str, &[&str]); 4] = [
+    ("consul", &["key"]),
+    ("launchdarkly", &["project", "environment", "flag", "context", "attribute"]),
+    ("unleash", &["project", "environment", "flag", "attribute"]),
+    ("split", &["workspace", "environment", "flag", "attribute"]),
+];
+
+/// The keys that each of them takes.
+const SHARED: [&str; 8] = ["url", "token", "ca_file", "timeout", "settle", "source", "target", "through"];
 
 /// The keys of a kind, if it is one of a service.
-pub(super) fn keys(kind: &str) -> Option<&'static [&'static str]> {
-    KINDS.iter().find(|(known, _)| *known == kind).map(|(_, keys)| *keys)
+pub(super) fn keys(kind: &str) -> Option<Vec<&'static str>> {
+    let (_, own) = KINDS.iter().find(|(known, _)| *known == kind)?;
+    Some(own.iter().chain(&SHARED).copied().collect())
 }
 
 impl Reader<'_> {
@@ -49,7 +57,27 @@ impl Reader<'_> {
     /// The flag, and where its service is if the plan does not say.
     fn service_flag(&self, kind: &str, raw: &file::Traffic) -> Result<(ServiceFlag, Option<&'static str>), PlanError> {
         let word = |key: &str, text: &Option<Text>| self.word(kind, key, text.as_ref(), raw);
-        Ok((ServiceFlag::Consul { key: word("key", &raw.key)? }, None))
+        let or = |key: &str, text: &Option<Text>, default: &str| if text.is_some() { word(key, text) } else { Ok(default.to_owned()) };
+        let (environment, flag) = (|| word("environment", &raw.environment), || word("flag", &raw.flag));
+        let attribute = or("attribute", &raw.attribute, "database")?;
+        Ok(match kind {
+            "launchdarkly" => {
+                let project = or("project", &raw.project, "default")?;
+                let context = or("context", &raw.context, "user")?;
+                let flag = LaunchDarklyFlag { project, environment: environment()?, flag: flag()?, context, attribute };
+                (ServiceFlag::LaunchDarkly(flag), Some("https://app.launchdarkly.com"))
+            }
+            "unleash" => {
+                let project = or("project", &raw.project, "default")?;
+                (ServiceFlag::Unleash(UnleashFlag { project, environment: environment()?, flag: flag()?, attribute }), None)
+            }
+            "split" => {
+                let workspace = word("workspace", &raw.workspace)?;
+                let flag = SplitFlag { workspace, environment: environment()?, flag: flag()?, attribute };
+                (ServiceFlag::Split(flag), Some("https://api.split.io"))
+            }
+            _ => (ServiceFlag::Consul { key: word("key", &raw.key)? }, None),
+        })
     }
 
     /// A name that becomes part of a path: nothing that leads elsewhere.

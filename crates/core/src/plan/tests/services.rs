@@ -32,12 +32,44 @@ fn a6_services_have_defaults_and_name_places() {
 }
 
 #[test]
+fn a6_each_service_finds_its_flag() {
+    let keys = |kind: &str, more: &str| format!("kind = \"{kind}\"\ntoken = \"t\"\nflag = \"writes\"\nenvironment = \"prod\"\n{more}");
+    let [project, environment, flag, database] = ["default", "prod", "writes", "database"].map(str::to_owned);
+    let launchdarkly = service(&keys("launchdarkly", ""));
+    let place = LaunchDarklyFlag {
+        project: project.clone(),
+        environment: environment.clone(),
+        flag: flag.clone(),
+        context: "user".to_owned(),
+        attribute: database.clone(),
+    };
+    assert_eq!(launchdarkly.url, "https://app.launchdarkly.com");
+    assert_eq!(launchdarkly.flag, ServiceFlag::LaunchDarkly(place.clone()));
+    let other = service(&keys("launchdarkly", "project = \"shop\"\ncontext = \"pod\"\nattribute = \"db\""));
+    let [shop, context, attribute] = ["shop", "pod", "db"].map(str::to_owned);
+    assert_eq!(other.flag, ServiceFlag::LaunchDarkly(LaunchDarklyFlag { project: shop, context, attribute, ..place }));
+    let unleash = service(&keys("unleash", "url = \"https://flags.example/base\""));
+    let place = UnleashFlag { project, environment: environment.clone(), flag: flag.clone(), attribute: database.clone() };
+    assert_eq!((&unleash.url[..], unleash.flag), ("https://flags.example/base", ServiceFlag::Unleash(place)));
+    let split = service(&keys("split", "workspace = \"w1\""));
+    let place = SplitFlag { workspace: "w1".to_owned(), environment, flag, attribute: database };
+    assert_eq!((&split.url[..], split.flag), ("https://api.split.io", ServiceFlag::Split(place)));
+}
+
+#[test]
 fn a6_faults_of_services_have_a_place_and_a_hint() {
     let url = |url: &str| CONSUL.replace("http://127.0.0.1:8500", url);
     let cases = [
         ("kind = \"consul\"\nkey = \"a\"".to_owned(), (17, 8), "needs `url`", ""),
         ("kind = \"consul\"\nurl = \"http://a\"".to_owned(), (17, 8), "needs `key`", ""),
         ("kind = \"consl\"".to_owned(), (17, 8), "unknown kind", "did you mean `consul`"),
+        ("kind = \"launchdarkly\"\nflag = \"a\"\nenvironment = \"b\"".to_owned(), (17, 8), "needs `token`", ""),
+        ("kind = \"launchdarkly\"\nflag = \"a\"".to_owned(), (17, 8), "needs `environment`", ""),
+        ("kind = \"unleash\"\nenvironment = \"b\"".to_owned(), (17, 8), "needs `flag`", ""),
+        ("kind = \"unleash\"\ntoken = \"t\"\nflag = \"a\"\nenvironment = \"b\"".to_owned(), (17, 8), "needs `url`", ""),
+        ("kind = \"split\"\nflag = \"a\"\nenvironment = \"b\"".to_owned(), (17, 8), "needs `workspace`", ""),
+        ("kind = \"split\"\nflag = \"a/b\"\nworkspace = \"w\"\nenvironment = \"b\"".to_owned(), (18, 8), "can't be a `flag`", "slash"),
+        ("kind = \"unleash\"\nkey = \"b\"".to_owned(), (18, 7), "`key` does not belong", "`unleash` takes project"),
         (url("127.0.0.1:8500"), (18, 7), "this is no URL", "https://"),
         (url("ftp://a"), (18, 7), "begins with http", "https://"),
         (url("http://me:hunter2@a"), (18, 7), "no user", "token"),
@@ -48,7 +80,7 @@ fn a6_faults_of_services_have_a_place_and_a_hint() {
         (format!("{CONSUL}\ntoken = \"hunter2 \""), (20, 9), "can't be a token", "${NAME}"),
         (format!("{CONSUL}\ntimeout = \"10ms\""), (20, 11), "out of range", "50ms to 60s"),
         (format!("{CONSUL}\nsettle = \"1600ms\""), (20, 10), "too long", "at most half of pause.budget, which is 3s"),
-        (format!("{CONSUL}\nlease = \"1s\""), (20, 9), "`lease` does not belong", "`consul` takes url, key"),
+        (format!("{CONSUL}\nlease = \"1s\""), (20, 9), "`lease` does not belong", "`consul` takes key, url"),
         (format!("{CONSUL}\nsource = [\"127.0.0.1:5434\"]"), (20, 11), "can mean more than one side", "one place only"),
     ];
     for (keys, place, message, hint) in cases {

@@ -132,6 +132,14 @@ async fn trouble_that_stays_ends_at_the_deadline<S: Api>(rig: &Rig<S>) {
     }
     rig.double.fail_always(None);
     assert_eq!(rig.lets_write(), [SOURCE, "blue", "pool:6432"], "nothing was done");
+
+    // It is written, and never shown: that is no hold, and whoever undoes it opens what was closed.
+    rig.double.fail_once_changed(Fault::Status(503, None));
+    let error = rig.adapter.hold(Instant::now() + Duration::from_millis(500)).await.unwrap_err();
+    assert!(error.is_time_out() && rig.lets_write().is_empty(), "{error:?}");
+    rig.double.fail_always(None);
+    rig.adapter.release(&endpoints()[0], soon()).await.unwrap();
+    assert_eq!(rig.lets_write(), [SOURCE, "blue", "pool:6432"]);
 }
 
 async fn nothing_is_called_while_the_journal_is_out_of_reach<S: Api>(rig: &Rig<S>) {
