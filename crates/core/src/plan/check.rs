@@ -243,7 +243,7 @@ impl Reader<'_> {
 
 impl file::Traffic {
     /// Each key, with its place where it is there.
-    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 27] {
+    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 29] {
         fn place<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
             value.map(Spanned::span)
         }
@@ -275,6 +275,8 @@ impl file::Traffic {
             ("environment", place(self.environment.as_ref())),
             ("context", place(self.context.as_ref())),
             ("attribute", place(self.attribute.as_ref())),
+            ("source_segment", place(self.source_segment.as_ref())),
+            ("target_segment", place(self.target_segment.as_ref())),
         ]
     }
 }

@@ -175,6 +175,8 @@ pub(super) struct Traffic {
     pub(super) environment: Option<Text>,
     pub(super) context: Option<Text>,
     pub(super) attribute: Option<Text>,
+    pub(super) source_segment: Option<Spanned<u64>>,
+    pub(super) target_segment: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]

@@ -20,7 +20,7 @@ pub use self::{
     error::{PlanError, nearest},
     rehearse::{Data, Rehearse},
     secret::Secret,
-    service::{FlagService, LaunchDarklyFlag, ServiceFlag, SplitFlag, UnleashFlag},
+    service::{FlagService, FlagsmithFlag, LaunchDarklyFlag, ServiceFlag, SplitFlag, UnleashFlag},
     tables::{Filter, Pattern, PatternError, Piece, TableSettings, Tables, spell},
     url::{DatabaseUrl, SslMode},
 };

@@ -39,6 +39,8 @@ pub enum ServiceFlag {
     LaunchDarkly(LaunchDarklyFlag),
     /// A flag of Unleash.
     Unleash(UnleashFlag),
+    /// A feature of Flagsmith.
+    Flagsmith(FlagsmithFlag),
     /// A feature flag of Split, with the treatments `on` and `off`.
     Split(SplitFlag),
 }
@@ -82,4 +84,17 @@ pub struct SplitFlag {
     pub flag: String,
     /// The attribute that names the database.
     pub attribute: String,
+}
+
+/// Where a feature of Flagsmith is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlagsmithFlag {
+    /// The environment's key, as clients use it.
+    pub environment: String,
+    /// The feature's name.
+    pub flag: String,
+    /// The trait that names the database.
+    pub attribute: String,
+    /// The ids of the segments of those who are connected to the source, and to the target.
+    pub segments: [u64; 2],
 }

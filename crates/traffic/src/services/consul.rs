@@ -6,16 +6,17 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use cutover_core::{Side, clients::Wanted, plan::FlagService};
+use cutover_core::{clients::Wanted, plan::FlagService};
 use reqwest::{Method, header::HeaderName};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
     LOOKS, Service,
+    document::{document, newer, record},
     fault::ServiceFault,
     http::{Call, Http},
-    shown::{Record, Shown, To, texts},
+    shown::{Shown, To, texts},
 };
 use crate::{Problem, TrafficError};
 
@@ -25,7 +26,6 @@ pub(super) struct Consul {
     name: String,
     http: Http,
     key: String,
-    /// Epochs of another cutover are no measure for ours.
     cutover: String,
 }
 
@@ -53,15 +53,7 @@ impl Consul {
     }
 
     fn document(&self, wanted: &Wanted) -> Value {
-        let route = wanted.route;
-        json!({
-            "cutover": self.cutover,
-            "enabled": wanted.open(),
-            "epoch": route.epoch,
-            "authority": route.authority,
-            "writes": route.writes,
-            "databases": wanted.databases,
-        })
+        document(&self.cutover, wanted)
     }
 
     /// From the leader, who has seen every write. None where the key is not there.
@@ -72,11 +64,6 @@ impl Consul {
         let value = answer[0]["Value"].as_str().unwrap_or_default();
         let bytes = BASE64_STANDARD.decode(value).map_err(|_| self.http.lacks(&call, "Value in Base64 in its answer"))?;
         Ok(Some(Entry { index, document: serde_json::from_slice(&bytes).ok() }))
-    }
-
-    /// The epoch that this cutover wrote last.
-    fn epoch(&self, document: Option<&Value>) -> Option<u64> {
-        document.filter(|document| document["cutover"] == self.cutover.as_str())?["epoch"].as_u64()
     }
 }
 
@@ -105,9 +92,9 @@ impl Service for Consul {
         let begun = Instant::now();
         loop {
             let entry = self.entry(deadline).await?;
-            let written = self.epoch(entry.as_ref().and_then(|entry| entry.document.as_ref()));
+            let written = entry.as_ref().and_then(|entry| entry.document.clone()).unwrap_or_default();
             let put = self.put(wanted, entry.map_or(0, |entry| entry.index));
-            if let Some(epoch) = written.filter(|epoch| *epoch > wanted.route.epoch) {
+            if let Some(epoch) = newer(&written, &self.cutover, wanted) {
                 return Err(self.http.refused(&put, ServiceFault::Newer { epoch }));
             }
             if self.http.call(&put, deadline).await? == Value::Bool(true) {
@@ -132,10 +119,8 @@ impl Service for Consul {
 }
 
 fn shown(document: &Value) -> Shown {
-    let authority = Side::BOTH.into_iter().find(|side| document["authority"] == json!(side));
-    let record = document["epoch"].as_u64().zip(authority).map(|(epoch, authority)| Record { epoch, authority });
     match (document["enabled"].as_bool(), texts(&document["databases"])) {
-        (Some(on), Some(databases)) => Shown { on, to: To::Databases(databases), record },
+        (Some(on), Some(databases)) => Shown { on, to: To::Databases(databases), record: record(document) },
         _ if *document == Value::Bool(true) => Shown { on: true, to: To::Everybody, record: None },
         _ => unknown("a document of another kind"),
     }

@@ -5,7 +5,9 @@
 //! when it is opened. What instances hear of it, and when, no service tells; the fence in the database is what holds.
 
 mod consul;
+mod document;
 mod fault;
+mod flagsmith;
 mod http;
 mod launchdarkly;
 mod shown;
@@ -26,6 +28,7 @@ pub use fault::ServiceFault;
 
 use self::{
     consul::Consul,
+    flagsmith::Flagsmith,
     http::Http,
     launchdarkly::LaunchDarkly,
     shown::{Shown, To, spell},
@@ -73,15 +76,16 @@ pub fn services(plan: &Plan, folder: &Path, routes: &Arc<dyn Routes>) -> Result<
     let wanted = plan.traffic.iter().filter_map(|traffic| if let Traffic::Service(service) = traffic { Some(service) } else { None });
     let built = wanted.map(|service| {
         let (names, settle, routes) = (plan.names(), service.settle, Arc::clone(routes));
-        let service = build(service, &plan.name, folder)?;
+        let service = build(service, plan, folder)?;
         Ok(Box::new(ServiceAdapter { service, names, settle, routes }) as Box<dyn Adapter>)
     });
     built.collect()
 }
 
-fn build(service: &FlagService, cutover: &str, folder: &Path) -> Result<Box<dyn Service>, TrafficError> {
+fn build(service: &FlagService, plan: &Plan, folder: &Path) -> Result<Box<dyn Service>, TrafficError> {
     Ok(match &service.flag {
-        ServiceFlag::Consul { key } => Box::new(Consul::new(service, key, cutover, folder)?),
+        ServiceFlag::Consul { key } => Box::new(Consul::new(service, key, &plan.name, folder)?),
+        ServiceFlag::Flagsmith(flag) => Box::new(Flagsmith::new(service, flag, (&plan.name, plan.names()), folder)?),
         ServiceFlag::LaunchDarkly(flag) => Box::new(LaunchDarkly::new(service, flag, folder)?),
         ServiceFlag::Unleash(flag) => Box::new(Unleash::new(service, flag, folder)?),
         ServiceFlag::Split(flag) => Box::new(Split::new(service, flag, folder)?),

@@ -2,6 +2,7 @@
 //! does what services do when they have a bad day.
 
 pub(crate) mod consul;
+pub(crate) mod flagsmith;
 pub(crate) mod launchdarkly;
 pub(crate) mod split;
 pub(crate) mod unleash;

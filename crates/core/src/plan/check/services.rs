@@ -3,14 +3,15 @@
 use ::url::Url;
 
 use super::*;
-use crate::plan::{FlagService, LaunchDarklyFlag, Secret, ServiceFlag, SplitFlag, UnleashFlag};
+use crate::plan::{FlagService, FlagsmithFlag, LaunchDarklyFlag, Secret, ServiceFlag, SplitFlag, UnleashFlag};
 
 /// How long one call may take: less makes no call over a network, more than a pause has.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(60);
 
 /// The kinds, each with the keys of its own.
-pub(super) const KINDS: [(&str, &[&str]); 4] = [
+pub(super) const KINDS: [(&str, &[&str]); 5] = [
     ("consul", &["key"]),
+    ("flagsmith", &["environment", "flag", "source_segment", "target_segment", "attribute"]),
     ("launchdarkly", &["project", "environment", "flag", "context", "attribute"]),
     ("unleash", &["project", "environment", "flag", "attribute"]),
     ("split", &["workspace", "environment", "flag", "attribute"]),
@@ -61,6 +62,16 @@ impl Reader<'_> {
         let (environment, flag) = (|| word("environment", &raw.environment), || word("flag", &raw.flag));
         let attribute = or("attribute", &raw.attribute, "database")?;
         Ok(match kind {
+            "flagsmith" => {
+                let segments =
+                    [self.segment("source_segment", &raw.source_segment, raw)?, self.segment("target_segment", &raw.target_segment, raw)?];
+                if let Some(second) = raw.target_segment.as_ref().filter(|_| segments[0] == segments[1]) {
+                    let hint = "make one segment for those who are connected to the source, and another for the target".to_owned();
+                    return Err(self.fault(second.span(), "both sides have the same segment", Some(hint)));
+                }
+                let flag = FlagsmithFlag { environment: environment()?, flag: flag()?, attribute, segments };
+                (ServiceFlag::Flagsmith(flag), Some("https://api.flagsmith.com"))
+            }
             "launchdarkly" => {
                 let project = or("project", &raw.project, "default")?;
                 let context = or("context", &raw.context, "user")?;
@@ -78,6 +89,10 @@ impl Reader<'_> {
             }
             _ => (ServiceFlag::Consul { key: word("key", &raw.key)? }, None),
         })
+    }
+
+    fn segment(&self, key: &str, id: &Option<Spanned<u64>>, raw: &file::Traffic) -> Result<u64, PlanError> {
+        id.as_ref().map(|id| *id.get_ref()).ok_or_else(|| self.lacks("flagsmith", key, raw))
     }
 
     /// A name that becomes part of a path: nothing that leads elsewhere.

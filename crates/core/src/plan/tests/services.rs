@@ -51,6 +51,9 @@ fn a6_each_service_finds_its_flag() {
     let unleash = service(&keys("unleash", "url = \"https://flags.example/base\""));
     let place = UnleashFlag { project, environment: environment.clone(), flag: flag.clone(), attribute: database.clone() };
     assert_eq!((&unleash.url[..], unleash.flag), ("https://flags.example/base", ServiceFlag::Unleash(place)));
+    let flagsmith = service(&keys("flagsmith", "source_segment = 1\ntarget_segment = 2"));
+    let place = FlagsmithFlag { environment: environment.clone(), flag: flag.clone(), attribute: database.clone(), segments: [1, 2] };
+    assert_eq!((&flagsmith.url[..], flagsmith.flag), ("https://api.flagsmith.com", ServiceFlag::Flagsmith(place)));
     let split = service(&keys("split", "workspace = \"w1\""));
     let place = SplitFlag { workspace: "w1".to_owned(), environment, flag, attribute: database };
     assert_eq!((&split.url[..], split.flag), ("https://api.split.io", ServiceFlag::Split(place)));
@@ -69,6 +72,8 @@ fn a6_faults_of_services_have_a_place_and_a_hint() {
         ("kind = \"unleash\"\ntoken = \"t\"\nflag = \"a\"\nenvironment = \"b\"".to_owned(), (17, 8), "needs `url`", ""),
         ("kind = \"split\"\nflag = \"a\"\nenvironment = \"b\"".to_owned(), (17, 8), "needs `workspace`", ""),
         ("kind = \"split\"\nflag = \"a/b\"\nworkspace = \"w\"\nenvironment = \"b\"".to_owned(), (18, 8), "can't be a `flag`", "slash"),
+        ("kind = \"flagsmith\"\nflag = \"a\"\nsource_segment = 1".to_owned(), (17, 8), "needs `target_segment`", ""),
+        ("kind = \"flagsmith\"\nsource_segment = 1\ntarget_segment = 1".to_owned(), (19, 18), "the same segment", "another for the target"),
         ("kind = \"unleash\"\nkey = \"b\"".to_owned(), (18, 7), "`key` does not belong", "`unleash` takes project"),
         (url("127.0.0.1:8500"), (18, 7), "this is no URL", "https://"),
         (url("ftp://a"), (18, 7), "begins with http", "https://"),
