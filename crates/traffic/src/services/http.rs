@@ -2,18 +2,14 @@
 //!
 //! Every call that writes says what is to be so, never what is to change, so that it can be made twice.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use cutover_core::plan::FlagService;
+use cutover_wire::trust;
 use reqwest::{
     Client, Method, Response, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject as _},
 };
 use serde_json::Value;
 use tokio::time::Instant;
@@ -101,11 +97,16 @@ impl Http {
             value.set_sensitive(true);
             headers.insert(header, value);
         }
-        let ca = service.ca_file.as_ref().map(|file| folder.join(file));
+        let pem = service.ca_file.as_ref().map(|file| {
+            let file = folder.join(file);
+            std::fs::read(&file).map_err(|error| wrong(format!("its ca_file {}: {error}", file.display())))
+        });
+        let pem = pem.transpose()?;
+        let trusted = trust(&base, pem.as_deref()).map_err(|error| wrong(error.to_string()))?;
         let client = Client::builder()
             .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
-            .tls_backend_preconfigured(tls(&base, ca.as_deref()).map_err(wrong)?)
+            .tls_backend_preconfigured(trusted)
             .redirect(Policy::none())
             .no_proxy()
             .build()
@@ -208,24 +209,44 @@ async fn read(mut answer: Response) -> Result<Vec<u8>, ServiceFault> {
     Ok(body)
 }
 
-/// Trusts whom the file names, else whom the system trusts.
-fn tls(base: &Url, ca: Option<&Path>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = ca {
-        let bad = |why: String| format!("its ca_file {}: {why}", file.display());
-        let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        for certificate in certificates.map_err(|error| bad(error.to_string()))? {
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(bad("there is no certificate in it".to_owned()));
-        }
-    } else if base.scheme() == "https" {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err("this system trusts nobody; name a ca_file".to_owned());
+#[cfg(test)]
+mod tests {
+    use cutover_core::{Plan, plan::Traffic};
+
+    use super::*;
+
+    fn http(keys: &str) -> Result<Http, TrafficError> {
+        let plan = format!(
+            "name = \"a\"\nkind = \"switch\"\n[source]\nurl = \"postgres://a@b/c\"\n[target]\nurl = \"postgres://a@d/c\"\n\
+             [[traffic]]\nkind = \"consul\"\nkey = \"k\"\n{keys}"
+        );
+        let mut plan = Plan::parse(&plan, &|_| None).unwrap();
+        let Traffic::Service(service) = plan.traffic.remove(0) else { panic!("it is no service") };
+        Http::new("consul", &service, Path::new("/nowhere"), HeaderName::from_static("x-token"), "")
+    }
+
+    #[test]
+    fn a_token_over_plain_http_is_seen_by_others_unless_it_stays_on_this_machine() {
+        for (keys, told) in [
+            ("url = \"http://flags.example\"\ntoken = \"t\"", true),
+            ("url = \"http://flags.example\"", false),
+            ("url = \"http://127.0.0.1:8500\"\ntoken = \"t\"", false),
+            ("url = \"http://[::1]:8500\"\ntoken = \"t\"", false),
+        ] {
+            assert_eq!(http(keys).unwrap().tells_its_token(), told, "{keys}");
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    Ok(config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth())
+
+    #[test]
+    fn a_ca_file_that_is_none_is_named() {
+        let error = http("url = \"https://flags.example\"\nca_file = \"ca.pem\"").err().unwrap();
+        assert!(error.report().contains("/nowhere/ca.pem"), "{}", error.report());
+    }
+
+    #[test]
+    fn a_call_goes_below_the_path_of_the_service_whatever_its_names_are() {
+        let call = Call::new(Method::GET, ["v1", "a b", "c?d#e", "%2e"]).query("env", "x&y").query("consistent", "");
+        let url = call.url(&Url::parse("https://flags.example/base/").unwrap());
+        assert_eq!(url.as_str(), "https://flags.example/base/v1/a%20b/c%3Fd%23e/%252e?env=x%26y&consistent");
+    }
 }

@@ -1,12 +1,21 @@
 //! Consul's KV store.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use cutover_core::Side;
+use cutover_testkit::Certificates;
 use cutover_traffic::{ServiceFault, Severity, TrafficError};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Rig, SOURCE, TARGET, adapter, serves, trouble};
 use crate::{
@@ -118,4 +127,48 @@ async fn a4_who_watches_the_key_hears_of_a_hold_at_once() {
     let entry: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
     let document = BASE64_STANDARD.decode(entry[0]["Value"].as_str().unwrap()).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&document).unwrap()["enabled"], false);
+}
+
+/// Over TLS, and only with whom the plan trusts.
+#[tokio::test]
+async fn a_service_behind_tls_is_trusted_by_the_plans_ca_file_only() {
+    let rig = rig().await;
+    let folder = tempfile::tempdir().unwrap();
+    let files = Certificates::make(folder.path()).unwrap();
+    let port = encrypted(&files, rig.double.url.trim_start_matches("http://").to_owned()).await;
+    let url = format!("https://localhost:{port}");
+    let trusting = adapter(&url, &format!("{KEYS}\nca_file = \"{}\"", files.root.display()), &rig.journal);
+    trusting.hold(soon()).await.unwrap();
+    assert_eq!(rig.lets_write(), [""; 0]);
+    trusting.release(&endpoints()[1], soon()).await.unwrap();
+    assert_eq!(rig.lets_write(), [TARGET, "pool:6432"]);
+    let distrusting = adapter(&url, &format!("{KEYS}\nca_file = \"{}\"", files.certificate.display()), &rig.journal);
+    rig.double.take_requests();
+    let error = distrusting.hold(Instant::now() + Duration::from_millis(500)).await.unwrap_err();
+    assert!(error.is_time_out() && error.report().contains("certificate"), "{}", error.report());
+    assert!(rig.double.take_requests().is_empty());
+}
+
+/// Speaks TLS in front of `to`.
+async fn encrypted(files: &Certificates, to: String) -> u16 {
+    let certificates = CertificateDer::pem_file_iter(&files.certificate).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth().with_single_cert(certificates, key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("localhost:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (acceptor, to) = (acceptor.clone(), to.clone());
+            tokio::spawn(async move {
+                // One that distrusts the certificate goes away.
+                let Ok(mut client) = acceptor.accept(socket).await else { return };
+                let mut service = TcpStream::connect(to).await.unwrap();
+                tokio::io::copy_bidirectional(&mut client, &mut service).await.ok();
+            });
+        }
+    });
+    port
 }

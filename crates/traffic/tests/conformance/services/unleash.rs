@@ -71,4 +71,11 @@ async fn a_strategy_that_is_gone_already_does_not_keep_the_flag_from_opening() {
     rig.double.fail([crate::doubles::Fault::Passes, crate::doubles::Fault::Passes, crate::doubles::Fault::Lost]);
     rig.adapter.release(&endpoints()[0], soon()).await.unwrap();
     assert_eq!(rig.lets_write(), [SOURCE, "blue", "pool:6432"]);
+
+    // So is a strategy that is made twice because the answer to the first was lost.
+    rig.adapter.hold(soon()).await.unwrap();
+    rig.double.change(|feature| feature.strategies.clear());
+    rig.double.fail([crate::doubles::Fault::Passes, crate::doubles::Fault::Lost]);
+    rig.adapter.release(&endpoints()[0], soon()).await.unwrap();
+    assert_eq!((rig.lets_write(), rig.double.state().strategies.len()), (vec![SOURCE, "blue", "pool:6432"], 1));
 }
