@@ -9,7 +9,7 @@ use cutover_core::{
     plan::Traffic,
 };
 use cutover_journal::{Journal, Row};
-use cutover_traffic::{Adapter, Audience, AudienceError, FlagSettings, Flags};
+use cutover_traffic::{Adapter, Audience, AudienceError, FlagSettings, Flags, Routes};
 use tokio::time::Instant;
 
 use crate::log::fold;
@@ -23,6 +23,11 @@ pub(crate) fn flags(plan: &Plan, journal: &Arc<dyn Journal>) -> Option<Box<dyn A
     })
 }
 
+/// The route that the journal tells.
+pub(crate) fn routes(journal: &Arc<dyn Journal>) -> Arc<dyn Routes> {
+    Arc::new(Roster(Arc::clone(journal)))
+}
+
 /// The servers of one plan.
 ///
 /// A server writes its row before it reads the journal, and the journal before it gives a lease; a driver appends before
@@ -30,11 +35,14 @@ pub(crate) fn flags(plan: &Plan, journal: &Arc<dyn Journal>) -> Option<Box<dyn A
 pub(crate) struct Roster(pub(crate) Arc<dyn Journal>);
 
 #[async_trait]
-impl Audience for Roster {
+impl Routes for Roster {
     async fn route(&self) -> Result<Route, AudienceError> {
         Ok(fold(&self.0.load().await?)?.as_ref().map(State::route).unwrap_or_default())
     }
+}
 
+#[async_trait]
+impl Audience for Roster {
     async fn heard(&self, known: &[Heard], wait: Duration) -> Result<Vec<Heard>, AudienceError> {
         let deadline = Instant::now() + wait;
         let mut rows = self.0.rows().await?;

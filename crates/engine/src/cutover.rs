@@ -19,7 +19,7 @@ use cutover_postgres::{
     preflight::{self, Finding, Standing},
     verify::{self, user_check},
 };
-use cutover_traffic::{Endpoint, Fleet, build};
+use cutover_traffic::{Endpoint, Fleet, build, services};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
@@ -69,6 +69,7 @@ impl Cutover {
     pub(crate) async fn open_with(plan: Plan, plan_text: &str, folder: &Path, state: &Path, tools: Vec<PathBuf>) -> EngineResult<Self> {
         let journal = journal::open(&plan, state).await?;
         let mut adapters = build(&plan.traffic, folder).map_err(EngineError::Plan)?;
+        adapters.extend(services(&plan, folder, &audience::routes(&journal)).map_err(EngineError::Plan)?);
         adapters.extend(audience::flags(&plan, &journal));
         let fleet = Fleet::new(adapters);
         let digest = hex::encode(Sha256::digest(plan_text.as_bytes()));

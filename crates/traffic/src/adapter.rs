@@ -128,7 +128,7 @@ pub trait Adapter: Send + Sync {
 }
 
 /// Builds the adapters of a plan, in its order. `folder` is the plan file's, which relative paths start from. Flags are
-/// not among them: they are made with who hears them, see [`Flags::new`].
+/// not among them: they want to know the route, see [`Flags::new`] and [`services`](crate::services).
 ///
 /// # Errors
 /// What the plan asks for and no adapter can do, such as an unknown placeholder.
@@ -147,7 +147,7 @@ fn build_one(plan: &Traffic, folder: &Path) -> Result<Option<Box<dyn Adapter>>, 
             *timeout,
             folder.to_path_buf(),
         )),
-        Traffic::Flags { .. } => return Ok(None),
+        Traffic::Flags { .. } | Traffic::Service(_) => return Ok(None),
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, io, path::PathBuf, process::ExitStatus, time::Duration};
 
-use crate::AudienceError;
+use crate::{AudienceError, ServiceFault};
 
 /// Why an adapter could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -125,8 +125,42 @@ pub enum TrafficError {
         /// The end of what it printed.
         output: String,
     },
-    /// What the servers of the flags have heard can't be read.
-    #[error("{adapter}: what its servers have heard can't be read")]
+    /// A flag service refused a call, or answered what can't be used. It would do so again.
+    #[error("{adapter}: `{call}` failed")]
+    Service {
+        /// The adapter.
+        adapter: String,
+        /// The call.
+        call: String,
+        /// Why.
+        source: ServiceFault,
+    },
+    /// A call to a flag service was made again and again, and did not succeed in its time.
+    #[error("{adapter}: `{call}` did not succeed within {} ms", waited.as_millis())]
+    Unserved {
+        /// The adapter.
+        adapter: String,
+        /// The call.
+        call: String,
+        /// How long it was tried.
+        waited: Duration,
+        /// What came of it last.
+        source: ServiceFault,
+    },
+    /// A flag service does not show what was written.
+    #[error("{adapter}: it has to be {wanted}, and after {} ms it is {shown}", waited.as_millis())]
+    NotShown {
+        /// The adapter.
+        adapter: String,
+        /// What the flag has to say.
+        wanted: String,
+        /// What it says.
+        shown: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The journal, or what the servers of the flags have heard, can't be read.
+    #[error("{adapter}: what is journalled can't be read")]
     Audience {
         /// The adapter.
         adapter: String,
@@ -225,6 +259,8 @@ impl TrafficError {
             ),
             Self::File { source, .. } => source.hint()?,
             Self::CommandTimedOut { .. } => "give it a longer timeout, or make it quicker".to_owned(),
+            Self::Service { source, .. } | Self::Unserved { source, .. } => source.hint()?.to_owned(),
+            Self::NotShown { .. } => "see who else changes this flag, and that the service does not want its changes approved".to_owned(),
             Self::Unheard { .. } => "see that these instances and servers are up, or choose a shorter `lease`".to_owned(),
             Self::Astray { .. } => "stop these instances, then `cutover run` goes on with the opening".to_owned(),
             Self::Several(errors) => errors.iter().find_map(Self::hint)?,
@@ -245,8 +281,16 @@ impl TrafficError {
         text
     }
 
-    pub(crate) fn is_time_out(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::CommandTimedOut { .. } | Self::Unheard { .. })
+    /// Whether it ran out of its time, and may well succeed another time.
+    #[must_use]
+    pub fn is_time_out(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } | Self::CommandTimedOut { .. } | Self::Unheard { .. } | Self::Unserved { .. } | Self::NotShown { .. } => {
+                true
+            }
+            Self::Several(errors) => errors.iter().all(Self::is_time_out),
+            _ => false,
+        }
     }
 }
 

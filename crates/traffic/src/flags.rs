@@ -33,15 +33,19 @@ const NAME: &str = "flags";
 /// Why it can't be found out who has heard.
 pub type AudienceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the servers that give leases have heard and written down, and what there is to hear.
+/// What there is to hear.
 #[async_trait]
-pub trait Audience: Send + Sync {
+pub trait Routes: Send + Sync {
     /// The newest route.
     ///
     /// # Errors
     /// When it can't be read.
     async fn route(&self) -> Result<Route, AudienceError>;
+}
 
+/// What the servers that give leases have heard and written down.
+#[async_trait]
+pub trait Audience: Routes {
     /// What all servers have written down last, as soon as it is other than `known`; the same when `wait` has passed.
     ///
     /// # Errors

@@ -60,6 +60,8 @@ impl Fleet {
         let Err(error) = try_join_all(self.adapters.iter().map(|adapter| adapter.hold(deadline))).await else {
             return Ok(());
         };
+        // Letting go may outlast the step, which then ends with a time-out of its own.
+        tracing::warn!(error = error.report(), "holding was given up");
         match self.release(current, deadline.max(Instant::now() + UNDO)).await {
             Ok(()) => Err(error),
             Err(TrafficError::Several(errors)) => Err(TrafficError::Several(std::iter::once(error).chain(errors).collect())),

@@ -91,7 +91,7 @@ impl Reach {
     pub fn new(server: &str, token: Option<Token>, ca: Option<&[u8]>) -> Result<Self, ReachError> {
         let server = url(server)?;
         let authorization = token.map(authorization).transpose()?;
-        let tls = tls(&server, ca)?;
+        let tls = trust(&server, ca)?;
         Ok(Self { server, authorization, tls })
     }
 
@@ -109,6 +109,32 @@ impl Reach {
     pub fn address(&self) -> &str {
         self.server.as_str()
     }
+}
+
+/// How to speak TLS with `server`: it trusts the certificates in `ca`, in PEM form, else whom the system trusts.
+///
+/// # Errors
+/// [`ReachError::Certificate`] where there is nobody to trust.
+pub fn trust(server: &Url, ca: Option<&[u8]>) -> Result<ClientConfig, ReachError> {
+    let certificate = |why: String| ReachError::Certificate { why };
+    let mut roots = RootCertStore::empty();
+    if let Some(pem) = ca {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        for der in certificates.map_err(|error| certificate(error.to_string()))? {
+            roots.add(der).map_err(|error| certificate(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(certificate("there is none in what was given".to_owned()));
+        }
+    } else if server.scheme() == "https" {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(certificate("this system trusts nobody".to_owned()));
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
+    let config = config.map_err(|error| certificate(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn url(text: &str) -> Result<Url, ReachError> {
@@ -142,28 +168,6 @@ fn authorization(Token(token): Token) -> Result<HeaderValue, ReachError> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ReachError::Token)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn tls(server: &Url, ca: Option<&[u8]>) -> Result<ClientConfig, ReachError> {
-    let certificate = |why: String| ReachError::Certificate { why };
-    let mut roots = RootCertStore::empty();
-    if let Some(pem) = ca {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        for der in certificates.map_err(|error| certificate(error.to_string()))? {
-            roots.add(der).map_err(|error| certificate(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(certificate("there is none in what was given".to_owned()));
-        }
-    } else if server.scheme() == "https" {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(certificate("this system trusts nobody".to_owned()));
-        }
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions();
-    let config = config.map_err(|error| certificate(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

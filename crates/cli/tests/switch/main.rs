@@ -9,6 +9,9 @@ mod checks;
 mod compatibility;
 mod contrib;
 mod controllers;
+#[path = "../../../traffic/tests/doubles/mod.rs"]
+#[allow(dead_code, reason = "the suite of the flag services, which has them, uses more")]
+mod doubles;
 mod faults;
 mod filters;
 mod flags;
@@ -24,6 +27,7 @@ mod resuming;
 mod samples;
 #[path = "../process/server.rs"]
 mod server;
+mod services;
 mod serving;
 mod set_ups;
 mod shop;

@@ -2,6 +2,7 @@
 
 mod flags;
 mod sections;
+mod services;
 
 use std::{
     ops::{Range, RangeInclusive},
@@ -80,6 +81,7 @@ pub(super) fn check(text: &str, environment: &dyn Fn(&str) -> Option<String>) ->
         return Err(reader.fault(raw.target.url.span(), "source and target are the same database", Some(hint)));
     }
     reader.places(&raw, &plan)?;
+    reader.settles(&raw, &plan)?;
     if let Some(trial) = raw.hooks.trial.as_ref().filter(|_| !plan.traffic.iter().any(|traffic| matches!(traffic, Traffic::Flags { .. }))) {
         let hint = "add a section `[[traffic]]` with `kind = \"flags\"`: its clients are those that are refused meanwhile".to_owned();
         return Err(reader.fault(trial.span(), "`trial` wants flags", Some(hint)));
@@ -241,7 +243,7 @@ impl Reader<'_> {
 
 impl file::Traffic {
     /// Each key, with its place where it is there.
-    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 16] {
+    fn keys(&self) -> [(&'static str, Option<Range<usize>>); 29] {
         fn place<T>(value: Option<&Spanned<T>>) -> Option<Range<usize>> {
             value.map(Spanned::span)
         }
@@ -262,6 +264,19 @@ impl file::Traffic {
             ("source", place(self.source.as_ref())),
             ("target", place(self.target.as_ref())),
             ("through", place(self.through.as_ref())),
+            ("url", place(self.url.as_ref())),
+            ("token", place(self.token.as_ref())),
+            ("ca_file", place(self.ca_file.as_ref())),
+            ("settle", place(self.settle.as_ref())),
+            ("key", place(self.key.as_ref())),
+            ("flag", place(self.flag.as_ref())),
+            ("project", place(self.project.as_ref())),
+            ("workspace", place(self.workspace.as_ref())),
+            ("environment", place(self.environment.as_ref())),
+            ("context", place(self.context.as_ref())),
+            ("attribute", place(self.attribute.as_ref())),
+            ("source_segment", place(self.source_segment.as_ref())),
+            ("target_segment", place(self.target_segment.as_ref())),
         ]
     }
 }

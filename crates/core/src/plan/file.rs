@@ -164,6 +164,19 @@ pub(super) struct Traffic {
     pub(super) source: Option<Names>,
     pub(super) target: Option<Names>,
     pub(super) through: Option<Names>,
+    pub(super) url: Option<Text>,
+    pub(super) token: Option<Text>,
+    pub(super) ca_file: Option<Text>,
+    pub(super) settle: Option<Text>,
+    pub(super) key: Option<Text>,
+    pub(super) flag: Option<Text>,
+    pub(super) project: Option<Text>,
+    pub(super) workspace: Option<Text>,
+    pub(super) environment: Option<Text>,
+    pub(super) context: Option<Text>,
+    pub(super) attribute: Option<Text>,
+    pub(super) source_segment: Option<Spanned<u64>>,
+    pub(super) target_segment: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]

@@ -5,6 +5,7 @@ mod error;
 mod file;
 mod rehearse;
 mod secret;
+mod service;
 mod tables;
 mod url;
 
@@ -12,13 +13,14 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     Side,
-    clients::{Place, Places},
+    clients::{Names, Place, Places},
 };
 
 pub use self::{
     error::{PlanError, nearest},
     rehearse::{Data, Rehearse},
     secret::Secret,
+    service::{FlagService, FlagsmithFlag, LaunchDarklyFlag, ServiceFlag, SplitFlag, UnleashFlag},
     tables::{Filter, Pattern, PatternError, Piece, TableSettings, Tables, spell},
     url::{DatabaseUrl, SslMode},
 };
@@ -257,6 +259,21 @@ pub enum Traffic {
         /// Names of what always leads to the side in charge, such as a PgBouncer of the plan.
         through: Vec<String>,
     },
+    /// A flag at a service that the team already has.
+    Service(Box<FlagService>),
+}
+
+impl Traffic {
+    /// The names of both databases that are listed here: for the source, for the target, and for what always leads to the
+    /// side in charge.
+    fn listed(&self) -> [(&[String], Place); 3] {
+        let (source, target, through): (&[String], &[String], &[String]) = match self {
+            Self::Flags { source, target, through, .. } => (source, target, through),
+            Self::Service(service) => (&service.source, &service.target, &service.through),
+            Self::PgBouncer { .. } | Self::File { .. } | Self::Command { .. } => (&[], &[], &[]),
+        };
+        [(source, Place::At(Side::Source)), (target, Place::At(Side::Target)), (through, Place::Through)]
+    }
 }
 
 /// The syntax of a configuration file.
@@ -298,14 +315,22 @@ impl Plan {
     /// # Errors
     /// The name that is none; a plan that was read has no such.
     pub fn places(&self) -> Result<Places, String> {
-        let lists = self.traffic.iter().filter_map(|traffic| match traffic {
-            Traffic::Flags { source, target, through, .. } => {
-                Some([(source, Place::At(Side::Source)), (target, Place::At(Side::Target)), (through, Place::Through)])
-            }
-            _ => None,
-        });
-        let names = lists.flatten().flat_map(|(names, place)| names.iter().map(move |name| (name.clone(), place)));
-        Places::new([&self.source.url, &self.target.url], names)
+        Places::new([&self.source.url, &self.target.url], self.listed())
+    }
+
+    /// The same names, for services that compare texts.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        let leads_to = |place| match place {
+            Place::At(side) => Some(side),
+            Place::Through => None,
+        };
+        Names::new([&self.source.url, &self.target.url], self.listed().map(|(name, place)| (name, leads_to(place))))
+    }
+
+    fn listed(&self) -> impl Iterator<Item = (String, Place)> {
+        let lists = self.traffic.iter().flat_map(Traffic::listed);
+        lists.flat_map(|(names, place)| names.iter().map(move |name| (name.clone(), place)))
     }
 
     /// The database at `side`.

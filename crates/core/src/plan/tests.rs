@@ -1,5 +1,7 @@
 //! The plan file as its readers know it: what is taken, what is refused, and where.
 
+mod services;
+
 use super::*;
 
 const SMALLEST: &str = r#"

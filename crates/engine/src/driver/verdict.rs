@@ -2,7 +2,6 @@
 
 use cutover_core::Step;
 use cutover_postgres::PgError;
-use cutover_traffic::TrafficError;
 
 use crate::EngineError;
 
@@ -35,17 +34,9 @@ pub(super) fn verdict(error: EngineError) -> EngineError {
         EngineError::Database { side, source } if retryable(&source) => {
             EngineError::PauseExhausted { attempts: 1, last: format!("{side}: {source}") }
         }
-        EngineError::Traffic(source) if traffic_timed_out(&source) => EngineError::PauseExhausted { attempts: 1, last: source.to_string() },
+        EngineError::Traffic(source) if source.is_time_out() => EngineError::PauseExhausted { attempts: 1, last: source.report() },
         said @ (EngineError::Changed { .. } | EngineError::LargeObjects { .. } | EngineError::Inconclusive(_)) => said,
         other => EngineError::Undone { hint: other.hint(), why: other.to_string() },
-    }
-}
-
-fn traffic_timed_out(error: &TrafficError) -> bool {
-    match error {
-        TrafficError::TimedOut { .. } | TrafficError::CommandTimedOut { .. } | TrafficError::Unheard { .. } => true,
-        TrafficError::Several(errors) => errors.iter().all(traffic_timed_out),
-        _ => false,
     }
 }
 

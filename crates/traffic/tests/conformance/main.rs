@@ -3,6 +3,9 @@
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+#[path = "../doubles/mod.rs"]
+mod doubles;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod fleets;
@@ -10,5 +13,7 @@ mod fleets;
 mod pgbouncers;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod services;
 #[cfg(test)]
 mod suite;

@@ -1,4 +1,4 @@
-//! Traffic of kind `flags`: leases, the rollout, and the names of both databases.
+//! Traffic of kind `flags`: leases and the rollout; and the names of both databases, wherever they are listed.
 
 use super::*;
 use crate::{Side, clients::Place};
@@ -12,10 +12,6 @@ const LONGEST_ROLLOUT: Duration = Duration::from_secs(24 * 3600);
 impl Reader<'_> {
     pub(super) fn flags(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {
         let place = |text: &Option<Text>| text.as_ref().map_or(0..0, Spanned::span);
-        let names = |list: &Option<file::Names>| {
-            let list = list.as_ref().map(Spanned::get_ref);
-            list.into_iter().flatten().map(|name| self.expand(name)).collect::<Result<Vec<_>, _>>()
-        };
         let lease = self.duration(raw.lease.as_ref(), Duration::from_secs(2))?;
         if !LEASE.contains(&lease) {
             let hint = "choose from 200ms to 60s: a server that falls silent in the pause is waited for that long".to_owned();
@@ -26,7 +22,17 @@ impl Reader<'_> {
             let hint = "choose at most 24h; 0 means that the opening waits for no client".to_owned();
             return Err(self.fault(place(&raw.rollout), "`rollout` is out of range", Some(hint)));
         }
-        Ok(Traffic::Flags { lease, rollout, source: names(&raw.source)?, target: names(&raw.target)?, through: names(&raw.through)? })
+        Ok(Traffic::Flags {
+            lease,
+            rollout,
+            source: self.names(&raw.source)?,
+            target: self.names(&raw.target)?,
+            through: self.names(&raw.through)?,
+        })
+    }
+
+    pub(super) fn names(&self, list: &Option<file::Names>) -> Result<Vec<String>, PlanError> {
+        list.iter().flat_map(Spanned::get_ref).map(|name| self.expand(name)).collect()
     }
 
     /// Each name that the plan lists must lead an instance that gives it to where the plan says.

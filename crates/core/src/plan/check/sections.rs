@@ -85,17 +85,19 @@ impl Reader<'_> {
 
     pub(super) fn traffic(&self, raw: &file::Traffic) -> Result<Traffic, PlanError> {
         let kind = self.expand(&raw.kind)?;
-        let keys: &[&str] = match kind.as_str() {
-            "pgbouncer" => &["admin_url", "database", "config_file"],
-            "file" => &["path", "format", "variable", "value"],
-            "command" => &["hold", "release", "observe", "timeout"],
-            "flags" => &["lease", "rollout", "source", "target", "through"],
-            other => {
-                let known = ["pgbouncer", "file", "command", "flags"];
-                let hint = nearest(other, known.into_iter())
-                    .map_or_else(|| format!("expected one of {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
-                return Err(self.fault(raw.kind.span(), format!("unknown kind of traffic `{other}`"), Some(hint)));
-            }
+        let keys = match kind.as_str() {
+            "pgbouncer" => vec!["admin_url", "database", "config_file"],
+            "file" => vec!["path", "format", "variable", "value"],
+            "command" => vec!["hold", "release", "observe", "timeout"],
+            "flags" => vec!["lease", "rollout", "source", "target", "through"],
+            other => services::keys(other).ok_or_else(|| {
+                let known = ["pgbouncer", "file", "command", "flags"].into_iter().chain(services::KINDS.map(|(kind, _)| kind));
+                let hint = nearest(other, known.clone()).map_or_else(
+                    || format!("expected one of {}", known.collect::<Vec<_>>().join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                );
+                self.fault(raw.kind.span(), format!("unknown kind of traffic `{other}`"), Some(hint))
+            })?,
         };
         for (key, value) in raw.keys() {
             if let Some(value) = value.filter(|_| !keys.contains(&key)) {
@@ -122,12 +124,13 @@ impl Reader<'_> {
                 }
             }
             "flags" => self.flags(raw)?,
-            _ => Traffic::Command {
+            "command" => Traffic::Command {
                 hold: optional(&raw.hold)?,
                 release: required("release", &raw.release)?,
                 observe: optional(&raw.observe)?,
                 timeout: self.duration(raw.timeout.as_ref(), Duration::from_secs(30))?,
             },
+            _ => Traffic::Service(Box::new(self.service(&kind, raw)?)),
         })
     }
 
