@@ -58,7 +58,7 @@ impl Audience for Roster {
 }
 
 /// A row that can't be read, as of a newer server, has heard of nothing: it is waited for until it is silent.
-fn heard(row: &Row) -> Heard {
+pub(crate) fn heard(row: &Row) -> Heard {
     let report = serde_json::from_value(row.body.clone())
         .unwrap_or_else(|error| Report { names: vec![format!("{}: its row can't be read: {error}", row.server)], ..Report::default() });
     Heard { server: row.server.clone(), beat: row.beat, lease_ms: row.lease_ms, report }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use cutover_core::{State, clients::Report};
+use cutover_core::{
+    State,
+    clients::{Heard, Report},
+};
 use cutover_journal::Entry;
 
-use crate::{Cutover, EngineError, EngineResult, log::fold_onto};
+use crate::{Cutover, EngineError, EngineResult, audience::heard, log::fold_onto};
 
 /// How far a journal was read, and what it comes to.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +71,14 @@ impl Cutover {
         })?;
         let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
         Ok(self.journal.write_row(server, beat, lease_ms, &body).await?)
+    }
+
+    /// What all servers have written down.
+    ///
+    /// # Errors
+    /// If the journal's store can't be read.
+    pub async fn servers(&self) -> EngineResult<Vec<Heard>> {
+        Ok(self.journal.rows().await?.iter().map(heard).collect())
     }
 
     /// Forgets a server that has ended and given no lease that still holds.

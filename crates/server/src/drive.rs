@@ -9,6 +9,10 @@ use axum::{
     http::StatusCode,
 };
 use cutover_api::{Code, CompleteRequest, Drive, Outcome, Problem, RollbackRequest, RunRequest, Until};
+use cutover_core::{
+    Event,
+    clients::{Driving, Verb},
+};
 use cutover_engine::{EngineError, Failpoint, Goal, Notice, Report};
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
@@ -25,6 +29,9 @@ use crate::{
 /// The longest reason. Unit: characters.
 const MOST_REASON: usize = 1_000;
 
+/// The exit code where somebody else drives.
+const SOMEBODY_ELSE: u8 = 6;
+
 /// What is driven, or was driven last.
 #[derive(Debug, Default)]
 pub(crate) struct Wheel {
@@ -33,12 +40,21 @@ pub(crate) struct Wheel {
 
 #[derive(Debug)]
 struct Work {
+    driving: Driving,
     drive: Drive,
     began: Instant,
     /// Asks it to stop, as Ctrl-C does.
     stop: watch::Sender<bool>,
-    /// Becomes true when it has ended.
-    ended: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
+}
+
+/// How far a verb is that this server was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Asked,
+    /// The journal says that it is this server that drives.
+    Drives,
+    Ended,
 }
 
 impl Work {
@@ -48,20 +64,11 @@ impl Work {
     }
 }
 
-/// What to do.
-enum Verb {
-    Run(Goal),
-    Rollback { give_up: bool },
-    Complete,
-}
-
-impl Verb {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Run(_) => "run",
-            Self::Rollback { .. } => "rollback",
-            Self::Complete => "complete",
-        }
+fn name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Run { .. } => "run",
+        Verb::Rollback { .. } => "rollback",
+        Verb::Complete => "complete",
     }
 }
 
@@ -69,16 +76,13 @@ impl Verb {
 #[utoipa::path(post, path = "/v1/run", tag = "drive", request_body = RunRequest, responses(Begun, NotAllowed, NotUnderstood))]
 pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<RunRequest>) -> Answer {
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
-    let goal = match request.until {
-        Until::Ready => Goal::Ready,
-        Until::Switched => Goal::Switched,
-    };
-    if goal == Goal::Switched && !app.cutover.plan().switch.reverse && !confirmed(&app, request.confirm.as_deref())? {
+    let only_ready = request.until == Until::Ready;
+    if !only_ready && !app.cutover.plan().switch.reverse && !confirmed(&app, request.confirm.as_deref())? {
         let name = &app.cutover.plan().name;
         return Err(Refusal::new(Code::Conflict, "the plan keeps no way back, so a switch wants to be confirmed")
             .hint(format!("send \"confirm\": \"{name}\"")));
     }
-    begin(&app, caller, Verb::Run(goal), request.reason)
+    begin(&app, caller, Verb::Run { only_ready }, request.reason)
 }
 
 /// Goes back, keeping what the target took. With the plan's name confirmed, and the source in charge: gives the cutover up.
@@ -160,34 +164,45 @@ fn begin(app: &App, caller: Caller, verb: Verb, reason: String) -> Answer {
             format!("`reason` has at most {MOST_REASON} characters, none of which is a control character"),
         ));
     }
-    if *app.front.closing.borrow() {
-        return Err(Refusal::new(Code::Unavailable, "the server is closing").hint("ask another one, or this one once it is back"));
-    }
-    let drive = Drive { verb: verb.name().to_owned(), actor: caller.name, reason, elapsed_ms: 0, told: None, outcome: None };
-    let (stop, interrupt) = watch::channel(false);
-    app.wheel.take(Work { drive: drive.clone(), began: Instant::now(), stop, ended: watch::Sender::new(false) })?;
-    tokio::spawn(work(app.clone(), verb, drive.clone(), interrupt));
+    let drive = start(&app.clone(), Driving { verb, actor: caller.name, reason })?;
     Ok((StatusCode::ACCEPTED, Json(drive)))
 }
 
-async fn work(app: App, verb: Verb, drive: Drive, interrupt: watch::Receiver<bool>) {
+/// Drives, where this server drives nothing else and is not closing.
+pub(crate) fn start(app: &App, driving: Driving) -> Result<Drive, Refusal> {
+    if *app.front.closing.borrow() {
+        return Err(Refusal::new(Code::Unavailable, "the server is closing").hint("ask another one, or this one once it is back"));
+    }
+    let Driving { verb, actor, reason } = driving.clone();
+    let drive = Drive { verb: name(verb).to_owned(), actor, reason, elapsed_ms: 0, told: None, outcome: None };
+    let (stop, interrupt) = watch::channel(false);
+    let stage = watch::Sender::new(Stage::Asked);
+    app.wheel.take(Work { driving: driving.clone(), drive: drive.clone(), began: Instant::now(), stop, stage })?;
+    // Whoever would go on with it is to know of it at once.
+    app.front.news.notify_one();
+    tokio::spawn(work(app.clone(), driving, interrupt));
+    Ok(drive)
+}
+
+async fn work(app: App, driving: Driving, interrupt: watch::Receiver<bool>) {
     let listener = Listener { app: app.clone() };
-    let by =
-        cutover_engine::Drive { actor: drive.actor, reason: drive.reason, report: &listener, interrupt, failpoint: Failpoint::default() };
+    let Driving { verb, actor, reason } = driving;
+    let by = cutover_engine::Drive { actor, reason, report: &listener, interrupt, failpoint: Failpoint::default() };
     let done = match verb {
-        Verb::Run(goal) => app.cutover.run(by, goal).await,
+        Verb::Run { only_ready } => app.cutover.run(by, if only_ready { Goal::Ready } else { Goal::Switched }).await,
         Verb::Rollback { give_up } => app.cutover.rollback(by, give_up).await,
         Verb::Complete => app.cutover.complete(by).await,
     };
     let outcome = match done {
         Ok(_) => Outcome { code: 0, message: None, hint: None },
         Err(error) => {
-            tracing::warn!(%error, verb = drive.verb, "driving ended");
+            tracing::warn!(%error, verb = name(verb), "driving ended");
             Outcome { code: error.exit_code(), message: Some(public(&error)), hint: error.hint() }
         }
     };
     app.story.tell("outcome", json!(outcome));
     app.wheel.end(outcome);
+    app.front.news.notify_one();
 }
 
 /// What is said of a failure: not what a database said, which is for the log.
@@ -227,7 +242,7 @@ impl Wheel {
         if let Some(work) = self.lock().as_mut() {
             work.drive.elapsed_ms = whole_ms(work.began.elapsed());
             work.drive.outcome = Some(outcome);
-            work.ended.send_replace(true);
+            work.stage.send_replace(Stage::Ended);
         }
     }
 
@@ -239,12 +254,35 @@ impl Wheel {
 
     /// Asks what is driven to stop, and waits until it has: a switch that has begun is undone or finished, never left.
     pub(crate) async fn rest(&self) {
-        let ended = self.lock().as_ref().filter(|work| work.drive.outcome.is_none()).map(|work| work.ended.subscribe());
-        if let Some(mut ended) = ended {
+        if self.driving().is_some() {
             self.stop();
-            // Nobody else can end it.
-            let _ = ended.wait_for(|ended| *ended).await;
         }
+        self.reach(Stage::Ended).await;
+    }
+
+    /// What another server would go on with if this one died now: not what somebody asked to stop.
+    pub(crate) fn driving(&self) -> Option<Driving> {
+        let current = self.lock();
+        current.as_ref().filter(|work| work.drive.outcome.is_none() && !*work.stop.borrow()).map(|work| work.driving.clone())
+    }
+
+    /// Waits until the journal says that this server drives, or it has ended; false where somebody else drives.
+    pub(crate) async fn holds(&self) -> bool {
+        self.reach(Stage::Drives).await;
+        let elsewhere = |outcome: Outcome| outcome.code == SOMEBODY_ELSE;
+        !self.now().and_then(|drive| drive.outcome).is_some_and(elsewhere)
+    }
+
+    fn took_over(&self) {
+        if let Some(work) = self.lock().as_ref() {
+            work.stage.send_replace(Stage::Drives);
+        }
+    }
+
+    async fn reach(&self, stage: Stage) -> Option<Stage> {
+        let mut stages = self.lock().as_ref()?.stage.subscribe();
+        // Nobody else can end it.
+        stages.wait_for(|reached| *reached >= stage).await.ok().map(|reached| *reached)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Work>> {
@@ -279,6 +317,7 @@ impl Report for Listener {
             }
             Notice::Note(text) => ("note", json!({ "text": text }), Some(text.clone())),
             Notice::Warning(text) => ("warning", json!({ "text": text }), Some(text.clone())),
+            Notice::Journalled(_, Event::DriverTookOver { .. } | Event::Created { .. }) => return self.app.wheel.took_over(),
             Notice::Action(_) | Notice::ActionDone(..) | Notice::Journalled(..) => return,
         };
         if let Some(line) = line {

@@ -204,7 +204,8 @@ impl Inner {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ms(&self, at: Instant) -> u64 {
+    /// Milliseconds since this process began, rounded down.
+    pub(crate) fn ms(&self, at: Instant) -> u64 {
         ms_since(self.started, at)
     }
 }

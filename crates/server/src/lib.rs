@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod front;
 mod health;
+mod heir;
 mod house;
 mod ofrep;
 mod openapi;

@@ -148,7 +148,7 @@ fn sum(told: ClientSum) -> Result<Report, Refusal> {
         return Err(Refusal::new(Code::BadRequest, message));
     }
     names.iter().try_for_each(|name| line("names", name, 300))?;
-    Ok(Report { epoch, clients, behind, astray, unknown, names, claims: Vec::new() })
+    Ok(Report { epoch, clients, behind, astray, unknown, names, ..Report::default() })
 }
 
 pub(crate) fn line(name: &str, text: &str, most: usize) -> Result<(), Refusal> {

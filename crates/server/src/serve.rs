@@ -1,16 +1,24 @@
 //! The server: it follows the journal, and tells the drivers what its clients have heard.
 
-use std::{net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use axum::extract::FromRef;
 use cutover_core::clients::{Places, Report};
-use cutover_engine::Cutover;
+use cutover_engine::{Cutover, EngineResult};
 use tokio::time::Instant;
 
 use crate::{
     ServerError,
     drive::Wheel,
     front::Front,
+    heir,
     house::{Door, House, Options},
     openapi,
     story::{REST, Story},
@@ -19,7 +27,6 @@ use crate::{
 /// A server that listens.
 pub struct Server {
     house: House,
-    name: String,
     app: App,
 }
 
@@ -41,7 +48,9 @@ impl Server {
         let ended = self.house.close().await;
         // Else a driver waits until the last lease is over.
         if self.app.front.report().clients == 0 {
-            self.app.cutover.forget_server(&self.name).await?;
+            self.app.cutover.forget_server(&self.app.name).await?;
+        } else {
+            self.app.report().await?;
         }
         ended
     }
@@ -64,6 +73,20 @@ pub(crate) struct Inner {
     pub(crate) cutover: Cutover,
     pub(crate) story: Story,
     pub(crate) wheel: Wheel,
+    /// What the roster knows this server by.
+    pub(crate) name: String,
+    beat: AtomicU64,
+}
+
+impl Inner {
+    /// Writes down what we and our clients have heard, and what we drive.
+    pub(crate) async fn report(&self) -> EngineResult<()> {
+        let report = Report { driving: self.wheel.driving(), ..self.front.report() };
+        let (asked_at, beat) = (Instant::now(), self.beat.fetch_add(1, Ordering::Relaxed));
+        self.cutover.report(&self.name, beat, self.front.lease, &report).await?;
+        self.front.reported(asked_at);
+        Ok(())
+    }
 }
 
 impl Deref for App {
@@ -92,7 +115,8 @@ pub async fn serve(cutover: Cutover, places: Places, options: Options) -> Result
     cutover.report(&name, 0, options.lease, &Report::default()).await?;
     let (story, follower, view) = Story::open(&cutover, places).await?;
     let front = Front::of_server(view, started, manners);
-    let app = App(Arc::new(Inner { front: front.clone(), cutover, story, wheel: Wheel::default() }));
+    let beat = AtomicU64::new(1);
+    let app = App(Arc::new(Inner { front: front.clone(), cutover, story, wheel: Wheel::default(), name, beat }));
     let mut house = door.welcome(&front, openapi::of_server(&app))?;
     house.tasks.spawn({
         let app = app.clone();
@@ -101,24 +125,21 @@ pub async fn serve(cutover: Cutover, places: Places, options: Options) -> Result
             Ok(())
         }
     });
-    house.tasks.spawn(tell_drivers(app.clone(), name.clone()));
-    Ok(Server { house, name, app })
+    house.tasks.spawn(tell_drivers(app.clone()));
+    house.tasks.spawn(heir::wait(app.clone()));
+    Ok(Server { house, app })
 }
 
 /// Writes down what we and our clients have heard: often enough for the leases, and at once when a driver may wait for it.
-async fn tell_drivers(app: App, name: String) -> Result<(), ServerError> {
-    let (front, lease): (&Front, Duration) = (&app.front, app.front.lease);
+async fn tell_drivers(app: App) -> Result<(), ServerError> {
+    let front: &Front = &app.front;
     let mut views = front.subscribe();
-    let mut tick = tokio::time::interval(lease / 8);
+    let mut tick = tokio::time::interval(front.lease / 8);
     let mut epoch = views.borrow().route.epoch;
-    for beat in 1.. {
-        let asked_at = Instant::now();
-        match app.cutover.report(&name, beat, lease, &front.report()).await {
-            Ok(()) => front.reported(asked_at),
-            Err(error) => {
-                tracing::warn!(%error, "what the clients have heard can't be written down");
-                tokio::time::sleep(REST).await;
-            }
+    loop {
+        if let Err(error) = app.report().await {
+            tracing::warn!(%error, "what the clients have heard can't be written down");
+            tokio::time::sleep(REST).await;
         }
         tokio::select! {
             _ = tick.tick() => {}
@@ -126,5 +147,4 @@ async fn tell_drivers(app: App, name: String) -> Result<(), ServerError> {
             view = views.wait_for(|view| view.route.epoch != epoch) => epoch = view.map_or(epoch, |view| view.route.epoch),
         }
     }
-    Ok(())
 }

@@ -16,6 +16,7 @@ mod faults;
 mod filters;
 mod flags;
 mod following;
+mod handover;
 mod known;
 mod large_objects;
 mod many;

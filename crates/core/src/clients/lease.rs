@@ -112,9 +112,41 @@ pub struct Report {
     pub unknown: u64,
     /// Some of those that are behind or astray, with why.
     pub names: Vec<String>,
+    /// What the server was asked to drive, and has not ended. Where it dies, another one goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driving: Option<Driving>,
     /// Who asks for the leave to try one write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
+}
+
+/// What a server was asked to drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driving {
+    /// The verb, and how far it goes.
+    pub verb: Verb,
+    /// Who asked for it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A verb that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Verb {
+    /// Drive the cutover on.
+    Run {
+        /// Only until it is ready for a switch.
+        only_ready: bool,
+    },
+    /// Go back.
+    Rollback {
+        /// Give the cutover up, before any switch.
+        give_up: bool,
+    },
+    /// The target stays.
+    Complete,
 }
 
 /// Somebody asks for the leave to try one write, which the driver grants to one.

@@ -45,18 +45,28 @@ impl Listeners {
     pub fn judge(&mut self, now_ms: u64, heard: &[Heard], epoch: u64) -> Verdict {
         self.0.retain(|server, _| heard.iter().any(|heard| heard.server == *server));
         let mut verdict = Verdict { servers: 0, report: Report { epoch, ..Report::default() } };
-        for Heard { server, beat, lease_ms, report } in heard {
-            let seen = self.0.entry(server.clone()).or_insert(Seen { beat: *beat, since_ms: now_ms });
-            if seen.beat != *beat {
-                *seen = Seen { beat: *beat, since_ms: now_ms };
-            }
-            if now_ms.saturating_sub(seen.since_ms) > lease_ms + drift(*lease_ms) {
+        for heard in heard {
+            if self.is_dead(now_ms, heard) {
                 continue;
             }
             verdict.servers += 1;
-            verdict.report.add(&format!("server {server}"), report);
+            verdict.report.add(&format!("server {}", heard.server), &heard.report);
         }
         verdict
+    }
+
+    /// Those that have been silent for longer than anything that they lent.
+    pub fn dead<'a>(&mut self, now_ms: u64, heard: &'a [Heard]) -> Vec<&'a Heard> {
+        self.0.retain(|server, _| heard.iter().any(|heard| heard.server == *server));
+        heard.iter().filter(|heard| self.is_dead(now_ms, heard)).collect()
+    }
+
+    fn is_dead(&mut self, now_ms: u64, Heard { server, beat, lease_ms, .. }: &Heard) -> bool {
+        let seen = self.0.entry(server.clone()).or_insert(Seen { beat: *beat, since_ms: now_ms });
+        if seen.beat != *beat {
+            *seen = Seen { beat: *beat, since_ms: now_ms };
+        }
+        now_ms.saturating_sub(seen.since_ms) > lease_ms + drift(*lease_ms)
     }
 }
 

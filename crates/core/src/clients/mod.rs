@@ -13,7 +13,7 @@ mod wanted;
 
 pub use desk::{Desk, Lent};
 pub use flags::{Context, Evaluation, FlagError, Flags, Reason, Value, WRITES_ENABLED};
-pub use lease::{Claim, Clients, FutureEpoch, MOST_NAMES, Renewal, Report, Who};
+pub use lease::{Claim, Clients, Driving, FutureEpoch, MOST_NAMES, Renewal, Report, Verb, Who};
 pub use listeners::{Heard, Listeners, Verdict};
 pub use places::{Place, Places};
 pub use wanted::{Names, Wanted};
