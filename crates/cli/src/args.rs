@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use serving::{Agent, Door, Serve, Token};
+pub(crate) use serving::{Agent, Door, Remote, Serve, Token, Trust};
 
 /// Moves a live PostgreSQL application to another server without losing a write, and with a way back.
 #[derive(Debug, Parser)]
@@ -185,8 +185,10 @@ pub(crate) enum Until {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cutover run --until ready\n  cutover run --reason 'window CHG-1234'\n\n\
-    Can be stopped with Ctrl-C and started again at any time: before the commit point a switch is undone, after it, it is finished.")]
+#[command(
+    after_help = "Examples:\n  cutover run --until ready\n  cutover run --reason 'window CHG-1234'\n  cutover run --server https://cutover.example --reason 'window CHG-1234'\n\n\
+    Can be stopped with Ctrl-C and started again at any time: before the commit point a switch is undone, after it, it is finished."
+)]
 pub(crate) struct Run {
     /// How far.
     #[arg(long, default_value = "switched", value_name = "STAGE")]
@@ -197,11 +199,17 @@ pub(crate) struct Run {
     /// The plan's name, where the plan keeps no way back (`reverse = false`). Asked for where it is not given.
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cutover status --watch\n  cutover status --output json")]
+#[command(
+    after_help = "Examples:\n  cutover status --watch\n  cutover status --output json\n  cutover status --server https://cutover.example"
+)]
 pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Look again every second until Ctrl-C.
     #[arg(long)]
     pub(crate) watch: bool,
@@ -243,11 +251,15 @@ pub(crate) struct Rollback {
     /// The plan's name: give the cutover up where the source is in charge. The copy is then followed no more.
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  cutover complete --reason 'a week without trouble'")]
 pub(crate) struct Reasoned {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Why, for the journal.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) reason: String,

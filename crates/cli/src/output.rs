@@ -137,6 +137,11 @@ impl Paint {
         Self { on: wanted() && std::io::stderr().is_terminal() }
     }
 
+    /// For text that is read elsewhere.
+    pub(crate) fn none() -> Self {
+        Self { on: false }
+    }
+
     fn code(self, code: u8, text: &str) -> String {
         if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

@@ -94,6 +94,7 @@ fn server_parts() -> Parts<App> {
         viewers: parts
             .viewers
             .routes(routes!(read::status))
+            .routes(routes!(read::status_text))
             .routes(routes!(read::steps))
             .routes(routes!(read::check))
             .routes(routes!(read::journal))

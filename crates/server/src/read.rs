@@ -26,6 +26,17 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
     json(&app.cutover.status().await.map_err(Refusal::of)?)
 }
 
+/// The same as lines for a person, in a JSON string.
+#[utoipa::path(get, path = "/v1/status/text", tag = "look", responses(
+    (status = 200, description = "Where everything stands, as `cutover status` tells it", body = String, content_type = "application/json"),
+    NotAllowed,
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn status_text(State(app): State<App>) -> Result<Json<String>, Refusal> {
+    let status = app.cutover.status().await.map_err(Refusal::of)?;
+    Ok(Json((app.tell)(&status)))
+}
+
 /// Every step in order, with the exact statement or call. Executes nothing.
 #[utoipa::path(get, path = "/v1/steps", tag = "look", responses(
     (status = 200, description = "Every step", body = Steps),

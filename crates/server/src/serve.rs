@@ -11,7 +11,7 @@ use std::{
 
 use axum::extract::FromRef;
 use cutover_core::clients::{Places, Report};
-use cutover_engine::{Cutover, EngineResult};
+use cutover_engine::{Cutover, EngineResult, Status};
 use tokio::time::Instant;
 
 use crate::{
@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) cutover: Cutover,
     pub(crate) story: Story,
     pub(crate) wheel: Wheel,
+    /// How a status is told to a person.
+    pub(crate) tell: fn(&Status) -> String,
     /// What the roster knows this server by.
     pub(crate) name: String,
     beat: AtomicU64,
@@ -103,11 +105,12 @@ impl FromRef<App> for Front {
     }
 }
 
-/// Starts a server. `places` are the names under which instances know the databases.
+/// Starts a server. `places` are the names under which instances know the databases; `tell` is how a status is told to a
+/// person.
 ///
 /// # Errors
 /// See [`ServerError`].
-pub async fn serve(cutover: Cutover, places: Places, options: Options) -> Result<Server, ServerError> {
+pub async fn serve(cutover: Cutover, places: Places, tell: fn(&Status) -> String, options: Options) -> Result<Server, ServerError> {
     let (door, manners) = Door::open(&options).await?;
     let name = format!("{} {}", door.address()?, hex::encode(rand::random::<[u8; 4]>()));
     let started = Instant::now();
@@ -116,7 +119,7 @@ pub async fn serve(cutover: Cutover, places: Places, options: Options) -> Result
     let (story, follower, view) = Story::open(&cutover, places).await?;
     let front = Front::of_server(view, started, manners);
     let beat = AtomicU64::new(1);
-    let app = App(Arc::new(Inner { front: front.clone(), cutover, story, wheel: Wheel::default(), name, beat }));
+    let app = App(Arc::new(Inner { front: front.clone(), cutover, story, wheel: Wheel::default(), tell, name, beat }));
     let mut house = door.welcome(&front, openapi::of_server(&app))?;
     house.tasks.spawn({
         let app = app.clone();

@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["core", "journal", "postgres", "traffic"]),
     ("server", &["api", "wire", "core", "journal", "engine"]),
     // The demo is a real switch between the test kit's throwaway servers.
-    ("cli", &["core", "journal", "postgres", "traffic", "engine", "server", "wire", "testkit"]),
+    ("cli", &["api", "core", "journal", "postgres", "traffic", "engine", "server", "wire", "testkit"]),
     ("testkit", &[]),
     ("examples/shop-rust", &["client"]),
     ("xtask", &[]),

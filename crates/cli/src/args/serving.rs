@@ -25,6 +25,27 @@ pub(crate) struct Serve {
     pub(crate) lease: Option<Duration>,
 }
 
+/// Who asks a server, and whom to trust.
+#[derive(Args, Debug)]
+pub(crate) struct Trust {
+    /// A file with the token that the server knows us by; else CUTOVER_TOKEN in the environment.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The certificates of those who vouch for the server, in PEM form; else those count that the system trusts.
+    #[arg(long, value_name = "FILE", env = "CUTOVER_CA")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// Where a verb is done, if not here.
+#[derive(Args, Debug)]
+pub(crate) struct Remote {
+    /// Have a server do it (`cutover serve`), rather than this machine. Then no plan file is read.
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
 /// How it listens, and who may ask.
 #[derive(Args, Debug)]
 pub(crate) struct Door {
@@ -53,12 +74,8 @@ pub(crate) struct Agent {
     /// The server that it gets its own lease from.
     #[arg(long, value_name = "URL", env = "CUTOVER_SERVER")]
     pub(crate) server: String,
-    /// A file with the token that the server knows the agent by (role `client`); else CUTOVER_TOKEN in the environment.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-    /// The certificates of those who vouch for the server, in PEM form; else those count that the system trusts.
-    #[arg(long, value_name = "FILE", env = "CUTOVER_CA")]
-    pub(crate) ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// What the server calls this agent; else the host's name.
     #[arg(long, value_name = "NAME", env = "CUTOVER_INSTANCE")]
     pub(crate) name: Option<String>,

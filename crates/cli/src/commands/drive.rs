@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, IsTerminal};
 
+use cutover_api::{CompleteRequest, RollbackRequest};
 use cutover_core::{Phase, Side, State};
 use cutover_engine::{Cutover, Drive, EngineError, EngineResult, Failpoint, Goal};
 
 use crate::{
     args::{Global, Output, Reasoned, Retire, Rollback, Run, Until},
-    commands::check,
+    commands::{check, remote},
     left_out,
     listen::Listener,
     output::{self, Failure, print_json, to_stderr, to_stdout},
@@ -15,6 +16,9 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
+    if let Some(server) = remote::named(&args.remote)? {
+        return server.run(global, args).await;
+    }
     let cutover = plan_file::open(global).await?;
     let goal = match args.until {
         Until::Ready => Goal::Ready,
@@ -34,6 +38,10 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
 
 pub(crate) async fn rollback(global: &Global, args: &Rollback) -> Result<(), Failure> {
     refuse_empty(&args.reason)?;
+    if let Some(server) = remote::named(&args.remote)? {
+        let request = RollbackRequest { reason: args.reason.clone(), confirm: args.confirm.clone() };
+        return server.drive(global, "rollback", &request).await;
+    }
     let cutover = plan_file::open(global).await?;
     let give_up = args.confirm.is_some();
     if give_up {
@@ -44,6 +52,9 @@ pub(crate) async fn rollback(global: &Global, args: &Rollback) -> Result<(), Fai
 }
 
 pub(crate) async fn complete(global: &Global, args: &Reasoned) -> Result<(), Failure> {
+    if let Some(server) = remote::named(&args.remote)? {
+        return server.drive(global, "complete", &CompleteRequest { reason: args.reason.clone() }).await;
+    }
     let cutover = plan_file::open(global).await?;
     let listener = Listener::new(global.verbose);
     finish(global, cutover.complete(drive(&listener, &args.reason)?).await)

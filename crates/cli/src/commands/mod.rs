@@ -8,6 +8,7 @@ pub(crate) mod drive;
 pub(crate) mod init;
 pub(crate) mod plan;
 pub(crate) mod rehearse;
+mod remote;
 pub(crate) mod report;
 pub(crate) mod serve;
 pub(crate) mod status;

@@ -7,6 +7,7 @@ use cutover_engine::Cutover;
 use cutover_server::{Options, Role, ServerError, Tls, TokenFile, serve};
 use jiff::{SignedDuration, Timestamp};
 
+use super::remote::plain;
 use crate::{
     args::{Door, Global, Output, Serve, Token},
     output::{Failure, Paint, print_json, to_stderr, to_stdout},
@@ -25,7 +26,7 @@ pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
     let options = options(global, args, &cutover);
     let (name, journal) = (cutover.plan().name.clone(), cutover.journal_location());
     let mut stop = stop::on_signal_saying("closing: requests under way may end");
-    let mut running = serve(cutover, places, options.clone()).await?;
+    let mut running = serve(cutover, places, plain, options.clone()).await?;
     let address = address(&options, running.address());
     match global.output {
         Output::Json => print_json(&serde_json::json!({ "address": address, "cutover": name })),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use cutover_core::Ladder;
 use cutover_engine::Status as Standing;
 
+use super::remote;
 use crate::{
     args::{Global, Output, Status},
     left_out,
@@ -13,13 +14,16 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, args: &Status) -> Result<(), Failure> {
+    if let Some(server) = remote::named(&args.remote)? {
+        return server.status(global, args.watch).await;
+    }
     let cutover = plan_file::open(global).await?;
     let mut stop = stop::on_signal();
     loop {
         let status = cutover.status().await?;
         match global.output {
             Output::Json => print_json(&status),
-            Output::Human => print(&status),
+            Output::Human => to_stdout(&text(&status, Paint::stdout())),
         }
         if !args.watch {
             return Ok(());
@@ -30,8 +34,9 @@ pub(crate) async fn run(global: &Global, args: &Status) -> Result<(), Failure> {
     }
 }
 
-fn print(status: &Standing) {
-    let paint = Paint::stdout();
+/// What a person is told, line by line.
+pub(crate) fn text(status: &Standing, paint: Paint) -> String {
+    let mut lines = Vec::new();
     let ladder = status.state.as_ref().map(|state| {
         let route = state.route();
         let here = Ladder::SWITCH.stage(&route);
@@ -42,7 +47,7 @@ fn print(status: &Standing) {
             .collect();
         format!("{}  epoch {}", stages.join(" -> "), route.epoch)
     });
-    to_stdout(&format!("{}  {}", paint.bold(&status.phase), ladder.unwrap_or_default()));
+    lines.push(format!("{}  {}", paint.bold(&status.phase), ladder.unwrap_or_default()));
     for side in &status.sides {
         let gate = match (&side.unreachable, side.open) {
             (Some(why), _) => paint.red(&format!("can't be reached: {why}")),
@@ -51,13 +56,13 @@ fn print(status: &Standing) {
             (None, None) => "no gate".to_owned(),
         };
         let sessions: i64 = side.clients.iter().map(|client| client.sessions).sum();
-        to_stdout(&format!("  {:<7} {:<22} {gate}, {sessions} client sessions", side.side.to_string(), side.address));
+        lines.push(format!("  {:<7} {:<22} {gate}, {sessions} client sessions", side.side.to_string(), side.address));
         for client in &side.clients {
-            to_stdout(&paint.dim(&format!("            {} x {} ({})", client.sessions, client.role, client.application)));
+            lines.push(paint.dim(&format!("            {} x {} ({})", client.sessions, client.role, client.application)));
         }
     }
     if let Some(last) = &status.verified {
-        to_stdout(&format!("  verified {}", verified(last)));
+        lines.push(format!("  verified {}", verified(last)));
     }
     if let Some(stream) = &status.stream {
         let seconds = stream.lag_seconds.map(|seconds| format!(", {seconds:.1} s")).unwrap_or_default();
@@ -66,30 +71,31 @@ fn print(status: &Standing) {
             (None, true) => "running",
             (None, false) => "not running",
         };
-        to_stdout(&format!(
+        lines.push(format!(
             "  stream  {} behind{seconds}; apply worker {worker}; the slot keeps {}",
             bytes(stream.lag_bytes),
             bytes(stream.retained_bytes)
         ));
         for warning in &stream.warnings {
-            to_stdout(&format!("  {} {warning}", paint.yellow("warning:")));
+            lines.push(format!("  {} {warning}", paint.yellow("warning:")));
         }
     }
     if let Some(cause) = &status.cause {
-        to_stdout(&format!("  {} {cause}", paint.red("stands still:")));
-        to_stdout(&paint.dim(&format!("            {}", cause.hint())));
+        lines.push(format!("  {} {cause}", paint.red("stands still:")));
+        lines.push(paint.dim(&format!("            {}", cause.hint())));
     }
     for drift in &status.drift {
-        to_stdout(&format!("  {} {drift}", paint.yellow("definitions differ:")));
+        lines.push(format!("  {} {drift}", paint.yellow("definitions differ:")));
     }
     if let Some(left_out) = left_out::line(&status.left_out) {
-        to_stdout(&format!("  left out {left_out}"));
+        lines.push(format!("  left out {left_out}"));
     }
     for adapter in &status.traffic {
-        to_stdout(&format!("  traffic {}: {}", adapter.name, adapter.detail));
+        lines.push(format!("  traffic {}: {}", adapter.name, adapter.detail));
     }
     for warning in &status.warnings {
-        to_stdout(&format!("  {} {warning}", paint.yellow("warning:")));
+        lines.push(format!("  {} {warning}", paint.yellow("warning:")));
     }
-    to_stdout(&format!("next: {}", status.next));
+    lines.push(format!("next: {}", status.next));
+    lines.join("\n")
 }

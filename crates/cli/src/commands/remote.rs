@@ -1,0 +1,159 @@
+//! Verbs that a server does (`--server`), shown and answered as if they were done here.
+
+use std::time::Duration;
+
+use cutover_api::{Drive, RunRequest};
+use cutover_engine::Status;
+use cutover_server::ServerError;
+use cutover_wire::{Failure as Unanswered, Method, Reach, Token, Wire};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{drive::agree, status::text};
+use crate::{
+    args::{Global, Output, Remote, Run, Trust, Until},
+    output::{Failure, Paint, print_json, to_stderr, to_stdout},
+    stop,
+};
+
+/// A longer answer is none of a server's. Unit: bytes.
+const MOST_BODY: usize = 16 << 20;
+
+/// How long a server may take to answer: a status asks two databases.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at what a server drives, and at a status that is watched.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// For how long a server that drives may be out of reach.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The exit code where a person has to look.
+const UNKNOWN: u8 = 7;
+
+/// A server that does what is asked.
+pub(crate) struct Server {
+    wire: Wire,
+    address: String,
+}
+
+/// The server that is named, if one is.
+pub(crate) fn named(remote: &Remote) -> Result<Option<Server>, Failure> {
+    let Some(server) = &remote.server else { return Ok(None) };
+    let reach = reach(server, &remote.trust)?;
+    let wire = Wire::new(&reach, concat!("cutover/", env!("CARGO_PKG_VERSION")), MOST_BODY).map_err(ServerError::Reach)?;
+    Ok(Some(Server { wire, address: reach.address().trim_end_matches('/').to_owned() }))
+}
+
+/// A server, who asks it, and whom to trust.
+pub(crate) fn reach(server: &str, trust: &Trust) -> Result<Reach, Failure> {
+    Ok(Reach::with_ca_file(server, token(trust)?, trust.ca.clone()).map_err(ServerError::Reach)?)
+}
+
+/// What a server's people are told of a status, by the server itself.
+pub(crate) fn plain(status: &Status) -> String {
+    text(status, Paint::none())
+}
+
+/// From the file, else from the environment. It is never an argument: those can be seen by everybody on the machine.
+fn token(trust: &Trust) -> Result<Option<Token>, Failure> {
+    let Some(path) = &trust.token_file else {
+        return Ok(std::env::var("CUTOVER_TOKEN").ok().filter(|token| !token.is_empty()).map(Token::from));
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Token::from(text.trim().to_owned()))),
+        Err(error) => Err(Failure::usage(format!("can't read the token in {}: {error}", path.display()))),
+    }
+}
+
+impl Server {
+    pub(crate) async fn status(&self, global: &Global, watch: bool) -> Result<(), Failure> {
+        let mut stop = stop::on_signal_saying("");
+        loop {
+            match global.output {
+                Output::Json => print_json(&self.get::<Value>("v1/status").await?),
+                Output::Human => to_stdout(&self.text().await?),
+            }
+            if !watch || tokio::time::timeout(LOOK * 2, stop.wait_for(|stop| *stop)).await.is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) async fn run(&self, global: &Global, args: &Run) -> Result<(), Failure> {
+        let until = match args.until {
+            Until::Ready => cutover_api::Until::Ready,
+            Until::Switched => cutover_api::Until::Switched,
+        };
+        if until == cutover_api::Until::Switched {
+            to_stderr(&self.text().await?);
+            agree(global, "--until ready only prepares")?;
+        }
+        let request = RunRequest { until, reason: args.reason.clone(), confirm: args.confirm.clone() };
+        self.drive(global, "run", &request).await
+    }
+
+    /// Has it drive, and stays until that has ended. Ctrl-C stops it there, as it would here.
+    pub(crate) async fn drive(&self, global: &Global, verb: &str, request: &(impl Serialize + Sync)) -> Result<(), Failure> {
+        let begun: Drive =
+            self.wire.ask(Method::POST, &format!("v1/{verb}"), Some(request), LIMIT).await.map_err(|why| self.refused(&why))?;
+        let mut stop = stop::on_signal();
+        let (mut told, mut asked, mut reached) = (begun.told, false, Instant::now());
+        loop {
+            let stopping = async { if asked { std::future::pending().await } else { stop.wait_for(|stop| *stop).await.map(drop) } };
+            if tokio::time::timeout(LOOK, stopping).await.is_ok() {
+                asked = true;
+                self.wire.say(Method::POST, "v1/stop", LIMIT).await.map_err(|why| self.refused(&why))?;
+            }
+            let drive: Drive = match self.wire.ask(Method::GET, "v1/drive", None::<&()>, LIMIT).await {
+                Ok(drive) => drive,
+                Err(Unanswered::Http(_)) if reached.elapsed() < PATIENCE => continue,
+                Err(why) => return Err(self.lost(&why)),
+            };
+            reached = Instant::now();
+            if drive.told != told {
+                told = drive.told;
+                to_stderr(told.as_deref().unwrap_or_default());
+            }
+            if let Some(outcome) = drive.outcome {
+                return self.ended(global, outcome).await;
+            }
+        }
+    }
+
+    async fn ended(&self, global: &Global, outcome: cutover_api::Outcome) -> Result<(), Failure> {
+        if outcome.code != 0 {
+            let failure = Failure::new(outcome.message.unwrap_or_else(|| "the server does not say why".to_owned())).with_code(outcome.code);
+            return Err(outcome.hint.into_iter().fold(failure, Failure::with_hint));
+        }
+        match global.output {
+            Output::Json => print_json(&self.get::<Value>("v1/status").await?),
+            Output::Human => to_stdout(&self.text().await?),
+        }
+        Ok(())
+    }
+
+    async fn text(&self) -> Result<String, Failure> {
+        self.get("v1/status/text").await
+    }
+
+    async fn get<A: serde::de::DeserializeOwned>(&self, path: &str) -> Result<A, Failure> {
+        self.wire.ask(Method::GET, path, None::<&()>, LIMIT).await.map_err(|why| self.refused(&why))
+    }
+
+    fn refused(&self, why: &Unanswered) -> Failure {
+        let failure = Failure::new(format!("{}: {why}", self.address));
+        match why {
+            Unanswered::Status { problem: Some(problem), .. } => problem.hint.iter().fold(failure, Failure::with_hint),
+            Unanswered::Http(_) => failure.with_hint("is `cutover serve` running there? --ca says whom to trust"),
+            _ => failure,
+        }
+    }
+
+    /// It was driving, and can't be asked any more how that ends.
+    fn lost(&self, why: &Unanswered) -> Failure {
+        let hint = "another server of the same journal goes on with it, or this one when it is back: `cutover status --server …` says";
+        self.refused(why).with_code(UNKNOWN).with_hint(hint)
+    }
+}
