@@ -14,3 +14,5 @@ mod providers;
 mod sdk;
 #[path = "../process/server.rs"]
 mod server;
+#[path = "../process/providers.rs"]
+mod stock;

@@ -35,6 +35,17 @@ pub enum Reason {
     Unknown,
 }
 
+impl Reason {
+    /// Its name in OpenFeature's protocols.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TargetingMatch => "TARGETING_MATCH",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evaluation {

@@ -1,0 +1,138 @@
+//! Stock OpenFeature providers, as their registries have them, each in a process of its own that asks what it is told to.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use cutover_testkit::providers;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use crate::server::LIMIT;
+
+/// How a provider asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The OpenFeature Remote Evaluation Protocol.
+    Ofrep,
+    /// flagd's evaluation, by gRPC.
+    Rpc,
+}
+
+/// A provider that can be started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stock {
+    python: bool,
+    pub(crate) way: Way,
+}
+
+/// All of them.
+pub(crate) const ALL: [Stock; 4] = [
+    Stock { python: false, way: Way::Ofrep },
+    Stock { python: true, way: Way::Ofrep },
+    Stock { python: false, way: Way::Rpc },
+    Stock { python: true, way: Way::Rpc },
+];
+
+/// A provider that runs.
+pub(crate) struct Provider {
+    _child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Stock {
+    /// Starts it, and returns when it is ready or has given up to be. TLS is trusted by `root`.
+    pub(crate) async fn start(self, url: &str, token: Option<&str>, root: Option<&Path>) -> Provider {
+        let mut child = self.command(root).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut provider = Provider { _child: child, stdin, lines: BufReader::new(stdout).lines() };
+        let way = match self.way {
+            Way::Ofrep => "ofrep",
+            Way::Rpc => "rpc",
+        };
+        assert_eq!(provider.says(&json!({ "url": url, "token": token, "way": way, "root": root })).await, json!("asks"));
+        provider
+    }
+
+    /// Whether it can be given a token. flagd's for Node.js can't, and that for Python speaks one over TLS only.
+    pub(crate) fn takes_token(self, tls: bool) -> bool {
+        self.way == Way::Ofrep || (self.python && tls)
+    }
+
+    /// Whether it tells the application what stands beside a value. flagd's for Python leaves that out when it asks.
+    pub(crate) fn tells_metadata(self) -> bool {
+        !(self.python && self.way == Way::Rpc)
+    }
+
+    fn command(self, root: Option<&Path>) -> Command {
+        let flagd = if self.way == Way::Ofrep { "" } else { "-flagd" };
+        let (name, script, packages) = if self.python { ("python3", "ask.py", "python") } else { ("node", "ask.mjs", "node") };
+        let mut command = program(name, script, &format!("{packages}{flagd}"));
+        if let Some(root) = root {
+            command.env("NODE_EXTRA_CA_CERTS", root).env("REQUESTS_CA_BUNDLE", root);
+        }
+        command
+    }
+}
+
+/// Calls methods of flagd's services, each with its request, and of a stream takes so many messages.
+pub(crate) async fn called(address: &str, token: Option<&str>, calls: &[(&str, &str, Value, Option<u8>)]) -> Vec<Value> {
+    let one = |(service, method, request, messages): &(&str, &str, Value, Option<u8>)| {
+        let mut call = json!({ "service": service, "method": method, "request": request });
+        messages.inspect(|messages| call["messages"] = json!(messages));
+        call
+    };
+    let calls: Vec<Value> = calls.iter().map(one).collect();
+    let target = address.trim_start_matches("http://");
+    let mut child = program("python3", "call.py", "python-flagd").spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(json!({ "target": target, "token": token, "calls": calls }).to_string().as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it did not end").unwrap();
+    assert!(output.status.success(), "it failed");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A program of ours, told where its packages are.
+fn program(program: &str, script: &str, packages: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/providers").join(script)).arg(folder(packages));
+    command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+fn folder(packages: &str) -> PathBuf {
+    let folder = providers().unwrap().join(packages);
+    assert!(folder.is_dir(), "{} is missing: run scripts/providers.sh", folder.display());
+    folder
+}
+
+impl Provider {
+    /// Asks for flags, each with its type, which is that of what the application falls back to, and a context.
+    pub(crate) async fn asked(&mut self, ask: &[(&str, Value, Value)]) -> Vec<Value> {
+        let one = |(flag, fallback, context): &(&str, Value, Value)| {
+            let kind = match fallback {
+                Value::Bool(_) => "boolean",
+                Value::Number(_) => "number",
+                _ => "string",
+            };
+            json!({ "flag": flag, "type": kind, "fallback": fallback, "context": context })
+        };
+        let told = self.says(&ask.iter().map(one).collect()).await;
+        told.as_array().unwrap().clone()
+    }
+
+    async fn says(&mut self, line: &Value) -> Value {
+        let say = async {
+            self.stdin.write_all(format!("{line}\n").as_bytes()).await?;
+            self.lines.next_line().await
+        };
+        let told = tokio::time::timeout(LIMIT, say).await.expect("it says nothing").unwrap().expect("it ended");
+        serde_json::from_str(&told).unwrap()
+    }
+}
