@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::front::{Front, View};
 
 /// The longest name of an instance that is taken down.
-const MOST_NAME: usize = 200;
+pub(crate) const MOST_NAME: usize = 200;
 
 /// What a client says of itself. Everything may be missing.
 #[derive(Debug, Default)]
@@ -66,7 +66,8 @@ pub(crate) async fn one(front: &Front, key: &str, asker: &Asker, arrived: Instan
     let flags = front.flags(&view);
     let database = asker.database();
     let evaluation = flags.evaluate(key, Context { database });
-    let evaluation = evaluation.map_err(|FlagError::NotFound| format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", ")))?;
+    let evaluation =
+        evaluation.map_err(|FlagError::NotFound| format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", ")))?;
     let evaluation = match (asker.text("trial"), database, flags.allowing(key)) {
         (Some(trial), Some(database), Some(allowed)) if evaluation.why.is_some() => {
             let asked = TrialRequest { trial: trial.to_owned(), instance: asker.name(), database: database.to_owned() };

@@ -204,7 +204,8 @@ impl Inner {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ms(&self, at: Instant) -> u64 {
+    /// A moment of the monotonic clock that the leases are counted by.
+    pub(crate) fn ms(&self, at: Instant) -> u64 {
         ms_since(self.started, at)
     }
 }

@@ -40,6 +40,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 /// How long a connection may take to send a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often the other end of a silent HTTP/2 connection is asked whether it is there.
+const PING: Duration = Duration::from_secs(15);
+
 /// How often the file of tokens is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -175,7 +178,9 @@ fn listen(
     let mut server = axum_server::from_tcp(listener)?.handle(handle);
     // Who sends a request's head byte by byte is not waited for.
     let timer = hyper_util::rt::TokioTimer::new();
-    server.http_builder().http1().timer(timer).header_read_timeout(HEAD_LIMIT);
+    server.http_builder().http1().timer(timer.clone()).header_read_timeout(HEAD_LIMIT);
+    // A stream whose reader is gone without a word would be told on and on.
+    server.http_builder().http2().timer(timer).keep_alive_interval(PING).keep_alive_timeout(HEAD_LIMIT);
     let service = router.into_make_service();
     Ok(async move {
         match tls {

@@ -21,6 +21,8 @@ pub(crate) enum Way {
     Ofrep,
     /// flagd's evaluation, by gRPC.
     Rpc,
+    /// flagd's sync: it is told the rules, and evaluates them itself.
+    InProcess,
 }
 
 /// A provider that can be started.
@@ -31,11 +33,13 @@ pub(crate) struct Stock {
 }
 
 /// All of them.
-pub(crate) const ALL: [Stock; 4] = [
+pub(crate) const ALL: [Stock; 6] = [
     Stock { python: false, way: Way::Ofrep },
     Stock { python: true, way: Way::Ofrep },
     Stock { python: false, way: Way::Rpc },
     Stock { python: true, way: Way::Rpc },
+    Stock { python: false, way: Way::InProcess },
+    Stock { python: true, way: Way::InProcess },
 ];
 
 /// A provider that runs.
@@ -54,6 +58,7 @@ impl Stock {
         let way = match self.way {
             Way::Ofrep => "ofrep",
             Way::Rpc => "rpc",
+            Way::InProcess => "in-process",
         };
         assert_eq!(provider.says(&json!({ "url": url, "token": token, "way": way, "root": root })).await, json!("asks"));
         provider

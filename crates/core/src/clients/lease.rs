@@ -39,6 +39,12 @@ pub enum Who<'a> {
         /// Where its writes go, if that is known.
         place: Option<Place>,
     },
+    /// Hands on what it is told to instances of which nothing is known, each of which names the database that it is connected
+    /// to and is told what is right there. So it is never astray.
+    Rules {
+        /// The epoch that the oldest rule is of by which one of them may still write; see [`super::Pushed`].
+        acknowledged: Option<u64>,
+    },
     /// Lends to clients of its own, and none of them for longer than its own lease.
     Agent {
         /// Grows with each of its requests, of which one may overtake another.
@@ -51,7 +57,7 @@ pub enum Who<'a> {
 impl Who<'_> {
     fn acknowledged(self) -> Option<u64> {
         match self {
-            Self::Keeps { acknowledged, .. } => acknowledged,
+            Self::Keeps { acknowledged, .. } | Self::Rules { acknowledged } => acknowledged,
             Self::Asks { .. } => None,
             Self::Agent { report, .. } => report.map(|report| report.epoch),
         }
@@ -79,13 +85,14 @@ struct Client {
 enum Kind {
     Keeps(Option<Place>),
     Asks(Option<Place>),
+    Rules,
     Agent { beat: u64, report: Report },
 }
 
 impl Client {
     fn is_behind(&self, epoch: u64) -> bool {
         match &self.kind {
-            Kind::Keeps(_) => self.acknowledged < epoch,
+            Kind::Keeps(_) | Kind::Rules => self.acknowledged < epoch,
             Kind::Asks(_) => false,
             Kind::Agent { report, .. } => self.acknowledged < epoch || report.behind > 0,
         }
@@ -167,6 +174,8 @@ impl Clients {
         for client in self.0.values() {
             match &client.kind {
                 Kind::Keeps(place) | Kind::Asks(place) => sum.add_client(client, *place, authority),
+                // There and behind like any other, and at the right place wherever its instances are.
+                Kind::Rules => sum.add_client(client, Some(Place::Through), authority),
                 Kind::Agent { report, .. } => {
                     sum.add(&format!("agent {}", client.name), &Report { epoch: client.acknowledged, ..report.clone() });
                 }
@@ -182,6 +191,7 @@ impl Kind {
         match who {
             Who::Keeps { place, .. } => Self::Keeps(place),
             Who::Asks { place } => Self::Asks(place),
+            Who::Rules { .. } => Self::Rules,
             Who::Agent { beat, report } => match before.map(|client| &client.kind) {
                 Some(newer @ Self::Agent { beat: known, .. }) if *known > beat => newer.clone(),
                 _ => Self::Agent { beat, report: report.cloned().unwrap_or_default() },
@@ -305,6 +315,18 @@ mod tests {
         clients.renew(&renewal("a", Place::Through, Some(3), 2_000), 3).unwrap();
         clients.renew(&renewal("a", Place::Through, Some(3), 1_000), 3).unwrap();
         assert_eq!(clients.report(1_500, 4, Side::Source).behind, 1);
+    }
+
+    #[test]
+    fn who_hands_rules_on_is_behind_like_any_other_and_never_astray() {
+        let mut clients = Clients::default();
+        let rules = |acknowledged| Renewal { who: Who::Rules { acknowledged }, ..renewal("sync", Place::Through, None, 1_000) };
+        clients.renew(&rules(None), 3).unwrap();
+        let report = clients.report(0, 4, Side::Target);
+        assert_eq!((report.clients, report.behind, report.astray, report.unknown), (1, 1, 0, 0));
+        assert_eq!(report.names, ["sync acts on epoch 3"]);
+        assert!(clients.renew(&rules(Some(4)), 4).unwrap());
+        assert_eq!(clients.report(0, 4, Side::Target).behind, 0);
     }
 
     fn agent(beat: u64, report: Option<&Report>, until_ms: u64) -> Renewal<'_> {

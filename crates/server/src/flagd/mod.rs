@@ -1,6 +1,8 @@
 //! flagd's own protocols, by gRPC on the same port: for its providers, which ask it or evaluate what it tells them.
 
 mod evaluation;
+mod rules;
+mod sync;
 mod wire;
 
 use axum::{
@@ -31,8 +33,13 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S>
 where
     Front: FromRef<S>,
 {
+    let sync = |method: &str| format!("/flagd.sync.v1.FlagSyncService/{method}");
+    let router = Router::new()
+        .route(&sync("SyncFlags"), streaming(sync::flags))
+        .route(&sync("FetchAllFlags"), unary(sync::all))
+        .route(&sync("GetMetadata"), unary(sync::metadata));
     let services = ["flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service"];
-    services.into_iter().fold(Router::new(), |router, service| {
+    services.into_iter().fold(router, |router, service| {
         let at = |method: &str| format!("/{service}/{method}");
         router
             .route(&at("ResolveBoolean"), unary(evaluation::boolean))

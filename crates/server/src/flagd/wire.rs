@@ -1,6 +1,7 @@
-//! What flagd's clients say and are told: the messages of `flagd.evaluation.v1` and `v2`, by their numbers on the wire.
+//! What flagd's clients say and are told: the messages of `flagd.evaluation.v1` and `v2` and of `flagd.sync.v1`, by their
+//! numbers on the wire.
 //!
-//! The two versions differ only in which fields may be left out of an answer. Ours leave out none, so one set serves both.
+//! The two versions of evaluation differ only in which fields may be left out of an answer. Ours leave out none, so one set serves both.
 
 use std::collections::BTreeMap;
 
@@ -87,6 +88,36 @@ pub(crate) struct EventStreamResponse {
     pub(crate) r#type: String,
     #[prost(message, optional, tag = "2")]
     pub(crate) data: Option<Struct>,
+}
+
+/// Asks for the rules, once or as they change.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct RulesRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) provider_id: String,
+    #[prost(string, tag = "2")]
+    pub(crate) selector: String,
+}
+
+/// All flags as flagd's configuration, in JSON. Number 2 is for what belongs into every context, of which we have nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct SyncFlagsResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) flag_configuration: String,
+}
+
+/// The same, once.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct FetchAllFlagsResponse {
+    #[prost(string, tag = "1")]
+    pub(crate) flag_configuration: String,
+}
+
+/// What belongs into every context.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct GetMetadataResponse {
+    #[prost(message, optional, tag = "2")]
+    pub(crate) metadata: Option<Struct>,
 }
 
 /// A message without any field that counts.
