@@ -28,7 +28,7 @@ pub(crate) enum Way {
 /// A provider that can be started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stock {
-    python: bool,
+    pub(crate) python: bool,
     pub(crate) way: Way,
 }
 
@@ -64,16 +64,6 @@ impl Stock {
         provider
     }
 
-    /// Whether it can be given a token. flagd's for Node.js can't, and that for Python speaks one over TLS only.
-    pub(crate) fn takes_token(self, tls: bool) -> bool {
-        self.way == Way::Ofrep || (self.python && tls)
-    }
-
-    /// Whether it tells the application what stands beside a value. flagd's for Python leaves that out when it asks.
-    pub(crate) fn tells_metadata(self) -> bool {
-        !(self.python && self.way == Way::Rpc)
-    }
-
     fn command(self, root: Option<&Path>) -> Command {
         let flagd = if self.way == Way::Ofrep { "" } else { "-flagd" };
         let (name, script, packages) = if self.python { ("python3", "ask.py", "python") } else { ("node", "ask.mjs", "node") };
@@ -85,26 +75,8 @@ impl Stock {
     }
 }
 
-/// Calls methods of flagd's services, each with its request, and of a stream takes so many messages.
-pub(crate) async fn called(address: &str, token: Option<&str>, calls: &[(&str, &str, Value, Option<u8>)]) -> Vec<Value> {
-    let one = |(service, method, request, messages): &(&str, &str, Value, Option<u8>)| {
-        let mut call = json!({ "service": service, "method": method, "request": request });
-        messages.inspect(|messages| call["messages"] = json!(messages));
-        call
-    };
-    let calls: Vec<Value> = calls.iter().map(one).collect();
-    let target = address.trim_start_matches("http://");
-    let mut child = program("python3", "call.py", "python-flagd").spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(json!({ "target": target, "token": token, "calls": calls }).to_string().as_bytes()).await.unwrap();
-    drop(stdin);
-    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it did not end").unwrap();
-    assert!(output.status.success(), "it failed");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
 /// A program of ours, told where its packages are.
-fn program(program: &str, script: &str, packages: &str) -> Command {
+pub(crate) fn program(program: &str, script: &str, packages: &str) -> Command {
     let mut command = Command::new(program);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/providers").join(script)).arg(folder(packages));
     command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -6,6 +6,7 @@
 
 mod access;
 mod agent;
+mod flagd;
 mod flags;
 mod ground;
 mod manners;

@@ -39,6 +39,12 @@ impl Pushed {
     pub fn left(&self, now: Moment) -> Option<Duration> {
         self.0.values().next().map(|until| until.left(now))
     }
+
+    /// For how much longer it may act on any of them.
+    #[must_use]
+    pub fn ends_in(&self, now: Moment) -> Duration {
+        self.0.values().map(|until| until.left(now)).max().unwrap_or_default()
+    }
 }
 
 impl Moment {
@@ -64,7 +70,7 @@ mod tests {
         pushed.tell(3, at(500), 12);
         pushed.tell(5, at(1_000), 13);
         assert_eq!((pushed.acts_on(at(1_999)), pushed.left(at(1_999))), (Some(3), Some(Duration::from_millis(1))));
-        assert_eq!(pushed.acts_on(at(2_000)), Some(5));
+        assert_eq!((pushed.acts_on(at(2_000)), pushed.ends_in(at(2_000))), (Some(5), Duration::from_secs(1)));
         assert_eq!((pushed.acts_on(at(3_000)), pushed.left(at(3_000))), (None, None));
     }
 

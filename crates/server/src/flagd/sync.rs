@@ -10,6 +10,7 @@ use cutover_core::clients::{Moment, Pushed, Renewal, Who};
 use futures_util::{Stream, stream};
 use prost_types::Struct;
 use tokio::{
+    runtime::Handle,
     sync::watch,
     time::{Instant, sleep},
 };
@@ -157,11 +158,20 @@ impl Told {
 }
 
 impl Drop for Listener {
-    /// Who is gone acts on the rules that it was told until they have run out, and is forgotten at once if there are none.
+    /// Who is gone acts on the rules that it was told until the last has run out. Then it is forgotten, and who waits for that is
+    /// told at once.
     fn drop(&mut self) {
-        let (now, _) = self.moment();
-        if self.pushed.acts_on(now).is_none() {
-            self.front.forget(&self.key);
+        let left = self.pushed.ends_in(self.moment().0).min(self.front.lease);
+        let (front, key) = (self.front.clone(), std::mem::take(&mut self.key));
+        if left.is_zero() {
+            return front.forget(&key);
+        }
+        // Without a runtime everything ends, and the lease runs out like any other.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                sleep(left).await;
+                front.forget(&key);
+            });
         }
     }
 }
