@@ -2,6 +2,7 @@
 # Fetches stock OpenFeature providers that the tests ask our server with, into .servers/providers/ (or $CUTOVER_SERVERS):
 #   node/     @openfeature/ofrep-provider with its SDK        (npm)
 #   python/   openfeature-provider-ofrep with its SDK         (PyPI)
+#   node-flagd/, python-flagd/   the same with flagd's provider
 #   shop/     what examples/shop-node needs                 (npm)
 # and schemathesis/, which asks it whatever its OpenAPI document allows (PyPI).
 # usage: scripts/providers.sh
@@ -12,6 +13,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 servers=${CUTOVER_SERVERS:-$root/.servers}/providers
 node="@openfeature/server-sdk@1.23.0 @openfeature/ofrep-provider@0.1.3"
 python="openfeature-sdk==0.10.0 openfeature-provider-ofrep==0.3.0"
+node_flagd="@openfeature/server-sdk@1.23.0 @openfeature/flagd-provider@0.16.1 @grpc/grpc-js@1.14.7"
+python_flagd="openfeature-sdk==0.10.0 openfeature-provider-flagd==0.6.1"
 schemathesis="schemathesis==4.32.5"
 
 fail() {
@@ -37,13 +40,16 @@ work=
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -p "$servers"
-if ! here node "$node"; then
+# modules NAME WHAT: from npm, with what they need.
+modules() {
+  here "$1" "$2" && return
   work=$(mktemp -d "$servers/.new.XXXXXX")
   # shellcheck disable=SC2086
-  npm install --silent --no-audit --no-fund --no-save --prefix "$work" $node >"$work/npm.log" 2>&1 ||
-    { tail -n 3 "$work/npm.log" >&2; fail "npm could not fetch $node" "check the network and npm's registry"; }
-  place "$work" node "$node"
-fi
+  npm install --silent --no-audit --no-fund --no-save --prefix "$work" $2 >"$work/npm.log" 2>&1 ||
+    { tail -n 3 "$work/npm.log" >&2; fail "npm could not fetch $2" "check the network and npm's registry"; }
+  place "$work" "$1" "$2"
+}
+
 # packages NAME WHAT: from PyPI, with what they need.
 packages() {
   here "$1" "$2" && return
@@ -54,7 +60,10 @@ packages() {
   place "$work" "$1" "$2"
 }
 
+modules node "$node"
+modules node-flagd "$node_flagd"
 packages python "$python"
+packages python-flagd "$python_flagd"
 packages schemathesis "$schemathesis"
 
 # What the example in Node.js needs, exactly as its lock file says.

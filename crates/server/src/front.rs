@@ -204,7 +204,7 @@ impl Inner {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Milliseconds since this process began, rounded down.
+    /// A moment of the monotonic clock that the leases are counted by, in milliseconds, rounded down.
     pub(crate) fn ms(&self, at: Instant) -> u64 {
         ms_since(self.started, at)
     }

@@ -24,7 +24,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    ServerError,
+    ServerError, flagd,
     front::{Front, Manners},
     ofrep,
     problem::{self, Refusal},
@@ -32,13 +32,16 @@ use crate::{
 };
 
 /// Bodies larger than this are refused. Unit: bytes.
-const MOST_BODY: usize = 64 * 1024;
+pub(crate) const MOST_BODY: usize = 64 * 1024;
 
 /// A request that has not been read and answered by then is given up; what waits for news has a shorter limit of its own.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a connection may take to send a request's head.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often the other end of a silent HTTP/2 connection is asked whether it is there.
+const PING: Duration = Duration::from_secs(15);
 
 /// How often the file of tokens is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -175,7 +178,9 @@ fn listen(
     let mut server = axum_server::from_tcp(listener)?.handle(handle);
     // Who sends a request's head byte by byte is not waited for.
     let timer = hyper_util::rt::TokioTimer::new();
-    server.http_builder().http1().timer(timer).header_read_timeout(HEAD_LIMIT);
+    server.http_builder().http1().timer(timer.clone()).header_read_timeout(HEAD_LIMIT);
+    // A stream whose reader is gone without a word would be told on and on.
+    server.http_builder().http2().timer(timer).keep_alive_interval(PING).keep_alive_timeout(HEAD_LIMIT);
     let service = router.into_make_service();
     Ok(async move {
         match tls {
@@ -207,14 +212,14 @@ async fn attend(State(front): State<Front>, request: Request, next: Next) -> Res
     let id = request_id(&request);
     let path = request.uri().path().to_owned();
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let streams = path.ends_with("/events");
+    let (streams, grpc) = (path.ends_with("/events"), flagd::is_grpc(request.headers()));
     let begun = Instant::now();
     // What is logged meanwhile says for whom.
     let work = next.run(request).instrument(tracing::error_span!("request", request_id = id, path));
     let mut response = if streams { work.await } else { timeout(REQUEST_LIMIT, work).await.unwrap_or_else(|_| too_slow()) };
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
-        response = refuse(response, &path, &id);
+        response = refuse(response, &path, &id, grpc);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static(REQUEST_ID), value);
@@ -229,12 +234,15 @@ fn too_slow() -> Response {
 }
 
 /// The body of a refusal, ours or a library's.
-fn refuse(mut response: Response, path: &str, id: &str) -> Response {
+fn refuse(mut response: Response, path: &str, id: &str, grpc: bool) -> Response {
     if response.extensions().get::<ofrep::Said>().is_some() {
         return response;
     }
     let refusal = response.extensions_mut().remove::<Refusal>();
     let refusal = refusal.unwrap_or_else(|| Refusal::new(problem::code(response.status()), reason(response.status())));
+    if grpc {
+        return flagd::refuse(&refusal);
+    }
     let mut refused = if path.starts_with("/ofrep/") { ofrep::refuse(path, refusal) } else { refusal.named(id.to_owned()).into_response() };
     // Such as which methods are allowed.
     let headers = response.headers().iter().filter(|(name, _)| *name != CONTENT_LENGTH);

@@ -1,7 +1,5 @@
 //! The OpenFeature Remote Evaluation Protocol, 0.3: what stock providers in any language ask.
 
-use std::time::Duration;
-
 use axum::{
     Json,
     body::Bytes,
@@ -9,15 +7,13 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use cutover_api::TrialRequest;
-use cutover_core::clients::{self, Context, Evaluation, FlagError, Flags, Reason, Renewal, Who};
-use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
+    evaluate::{self, Asker, Evaluated},
     events::Ticket,
     front::{Front, View},
     problem::{Refusal, status},
@@ -27,38 +23,13 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said;
 
-/// The longest name of an instance that is taken down.
-const MOST_NAME: usize = 200;
-
-/// A flag's value, for one context.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct Evaluated {
-    key: String,
-    value: FlagValue,
-    variant: String,
-    /// TARGETING_MATCH, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
-    #[schema(value_type = String)]
-    reason: Reason,
-    /// Flat: strings, numbers and booleans.
-    #[schema(value_type = Object)]
-    metadata: Value,
-}
-
-/// A boolean or a string.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(untagged)]
-enum FlagValue {
-    Flag(bool),
-    Text(String),
-}
-
 /// All flags, for one context.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Bulk {
     flags: Vec<Evaluated>,
     #[schema(value_type = Object)]
-    metadata: Value,
+    metadata: Map<String, Value>,
     /// Where changes are told.
     event_streams: Vec<EventStream>,
 }
@@ -89,17 +60,6 @@ pub(crate) struct EvaluationRequest {
     context: Option<Map<String, Value>>,
 }
 
-impl EvaluationRequest {
-    fn text(&self, name: &str) -> Option<&str> {
-        self.context.as_ref()?.get(name)?.as_str().filter(|text| !text.is_empty())
-    }
-
-    /// Who asks: an instance, or whoever it is that the context is about.
-    fn who(&self) -> &str {
-        self.text("instance").or_else(|| self.text("targetingKey")).unwrap_or("unnamed")
-    }
-}
-
 /// Evaluates one flag.
 #[utoipa::path(post, path = "/ofrep/v1/evaluate/flags/{key}", tag = "ofrep", params(("key" = String, Path)), request_body = Option<EvaluationRequest>, responses(
     (status = 200, description = "The flag's value", body = Evaluated),
@@ -112,32 +72,14 @@ impl EvaluationRequest {
 pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, body: Bytes) -> Response {
     let arrived = Instant::now();
     let answer = match read(&body) {
-        Ok(request) => {
-            let (lease, view) = present(&front, &request, arrived);
-            let flags = front.flags(&view);
-            match evaluate(&front, &flags, &key, &request).await {
-                Ok(evaluation) => Json(evaluated(key, evaluation, metadata(&flags, &view, lease))).into_response(),
-                Err(FlagError::NotFound) => {
-                    let details = format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", "));
-                    failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details)
-                }
-            }
-        }
+        Ok(asker) => match evaluate::one(&front, &key, &asker, arrived).await {
+            Ok(evaluated) => Json(evaluated).into_response(),
+            Err(details) => failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details),
+        },
         Err((code, details)) => failure(StatusCode::BAD_REQUEST, Some(key), code, details),
     };
     front.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
     answer
-}
-
-/// What a flag says; one about writes says yes, once, to whoever shows the word of a trial and is granted it.
-async fn evaluate(front: &Front, flags: &Flags<'_>, key: &str, request: &EvaluationRequest) -> Result<Evaluation, FlagError> {
-    let database = request.text("database");
-    let evaluation = flags.evaluate(key, Context { database })?;
-    let (Some(trial), Some(database), Some(allowed)) = (request.text("trial"), database, flags.allowing(key)) else {
-        return Ok(evaluation);
-    };
-    let asked = TrialRequest { trial: trial.to_owned(), instance: named(request.who()), database: database.to_owned() };
-    Ok(if evaluation.why.is_some() && front.try_write(&asked).await { allowed } else { evaluation })
 }
 
 /// Evaluates all flags.
@@ -151,21 +93,19 @@ async fn evaluate(front: &Front, flags: &Flags<'_>, key: &str, request: &Evaluat
 ))]
 pub(crate) async fn all(State(front): State<Front>, headers: HeaderMap, body: Bytes) -> Response {
     let arrived = Instant::now();
-    let request = match read(&body) {
-        Ok(request) => request,
+    let asker = match read(&body) {
+        Ok(asker) => asker,
         Err((code, details)) => return failure(StatusCode::BAD_REQUEST, None, code, details),
     };
-    let (lease, view) = present(&front, &request, arrived);
+    let (lease, view) = evaluate::present(&front, &asker, arrived);
     let flags = front.flags(&view);
     let etag = etag(&view, flags.fresh, &body);
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let context = Context { database: request.text("database") };
-        let evaluations = flags.names().into_iter().filter_map(|key| Some((flags.evaluate(&key, context).ok()?, key)));
-        let metadata = metadata(&flags, &view, lease);
-        let all = evaluations.map(|(evaluation, key)| evaluated(key, evaluation, metadata.clone())).collect();
+        let metadata = evaluate::metadata(&flags, &view, lease);
+        let all = evaluate::all(&flags, &asker, &metadata);
         let stream = EventStream { r#type: "sse", url: format!("{}/ofrep/v1/events?ticket={}", base(&headers), front.tickets.make()) };
         Json(Bulk { flags: all, metadata, event_streams: vec![stream] }).into_response()
     };
@@ -177,60 +117,21 @@ pub(crate) async fn all(State(front): State<Front>, headers: HeaderMap, body: By
 }
 
 /// An empty body is an empty context.
-fn read(body: &Bytes) -> Result<EvaluationRequest, (&'static str, String)> {
+fn read(body: &Bytes) -> Result<Asker, (&'static str, String)> {
     if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(EvaluationRequest::default());
+        return Ok(Asker::default());
     }
     let value: Value = serde_json::from_slice(body).map_err(|error| ("PARSE_ERROR", format!("the body is no JSON: {error}")))?;
     let invalid = |why: &dyn std::fmt::Display| ("INVALID_CONTEXT", format!("the context has to be an object: {why}"));
     match value {
-        Value::Null => Ok(EvaluationRequest::default()),
+        Value::Null => Ok(Asker::default()),
         // A list would be read as the fields in their order.
-        Value::Object(_) => serde_json::from_value(value).map_err(|error| invalid(&error)),
+        Value::Object(_) => {
+            let request: EvaluationRequest = serde_json::from_value(value).map_err(|error| invalid(&error))?;
+            Ok(Asker(request.context.unwrap_or_default()))
+        }
         _ => Err(invalid(&"the body is none")),
     }
-}
-
-/// Takes down that an instance is there, and where it writes; and says by which view it is to be answered.
-fn present(front: &Front, request: &EvaluationRequest, arrived: Instant) -> (Duration, View) {
-    let name = named(request.who());
-    let database = request.text("database");
-    let key = format!("ofrep {name} {}", database.unwrap_or_default().chars().take(MOST_NAME).collect::<String>());
-    let renewal = Renewal {
-        key: &key,
-        name: &name,
-        who: Who::Asks { place: database.and_then(|database| front.now().places.find(database)) },
-        until_ms: 0,
-    };
-    front.lend(&renewal, arrived).unwrap_or_else(|_| (Duration::ZERO, front.now()))
-}
-
-/// A name as it can be written down.
-fn named(who: &str) -> String {
-    who.chars().filter(|c| !c.is_control()).take(MOST_NAME).collect()
-}
-
-fn evaluated(key: String, evaluation: Evaluation, mut metadata: Value) -> Evaluated {
-    if let (Some(why), Some(fields)) = (evaluation.why, metadata.as_object_mut()) {
-        fields.insert("why".to_owned(), why.into());
-    }
-    let value = match evaluation.value {
-        clients::Value::Flag(flag) => FlagValue::Flag(flag),
-        clients::Value::Text(text) => FlagValue::Text(text),
-    };
-    Evaluated { key, value, variant: evaluation.variant, reason: evaluation.reason, metadata }
-}
-
-fn metadata(flags: &Flags<'_>, view: &View, lease: Duration) -> Value {
-    let until = SignedDuration::try_from(lease).ok().and_then(|lease| Timestamp::now().checked_add(lease).ok());
-    json!({
-        "flagSetId": flags.cutover,
-        "contextId": flags.cutover,
-        "version": view.revision.to_string(),
-        "epoch": flags.route.epoch,
-        "stage": flags.stage(),
-        "leaseExpiresAt": until.map(|until| until.to_string()).unwrap_or_default(),
-    })
 }
 
 /// Over everything that an answer depends on.

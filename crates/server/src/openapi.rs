@@ -7,7 +7,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::require, drive, events, front::Front, health, ofrep, permits, read, serve::App, tokens::Role, trial};
+use crate::{auth::require, drive, events, flagd, front::Front, health, ofrep, permits, read, serve::App, tokens::Role, trial};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,10 +63,10 @@ where
         .merge(behind(parts.viewers, Role::Viewer))
         .merge(behind(parts.operators, Role::Operator))
         .split_for_parts();
-    // Stock clients may end an address with a slash, and mean the same.
-    let slashed = Router::new().route("/ofrep/v1/evaluate/flags/", axum::routing::post(ofrep::all));
-    let slashed = slashed.layer(from_fn_with_state((front.clone(), Role::Client), require));
-    router.merge(slashed).route("/openapi.json", get(async move || Json(document.clone())))
+    // Stock clients may end an address with a slash, and mean the same. gRPC is described by messages of its own.
+    let besides = flagd::routes().route("/ofrep/v1/evaluate/flags/", axum::routing::post(ofrep::all));
+    let besides = besides.layer(from_fn_with_state((front.clone(), Role::Client), require));
+    router.merge(besides).route("/openapi.json", get(async move || Json(document.clone())))
 }
 
 fn agent_parts<S: Clone + Send + Sync + 'static>() -> Parts<S>

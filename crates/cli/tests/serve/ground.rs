@@ -2,6 +2,7 @@
 
 use std::{ops::Deref, path::Path, process::Stdio};
 
+use cutover_testkit::eventually;
 use tokio::process::Command;
 
 pub(crate) use crate::server::{LIMIT, answer};
@@ -43,6 +44,25 @@ pub(crate) async fn agent(upstream: &str, more: &[&str]) -> crate::server::Serve
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--output", "json", "agent", "--server", upstream, "--name", "node-1", "--listen", "127.0.0.1:0"];
     crate::server::Server::spawn(command(folder.path(), &[&arguments, more].concat()), None).await
+}
+
+/// Whoever can be asked: a server, and an agent of it.
+pub(crate) struct Houses {
+    pub(crate) server: Server,
+    pub(crate) agent: crate::server::Server,
+}
+
+impl Houses {
+    pub(crate) async fn open(more: &[&str]) -> Self {
+        let server = Server::start(more).await;
+        let agent = agent(&server.address, &[]).await;
+        eventually(LIMIT, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+        Self { server, agent }
+    }
+
+    pub(crate) fn addresses(&self) -> [(&'static str, &str); 2] {
+        [("server", &self.server.address), ("agent", &self.agent.address)]
+    }
 }
 
 /// A folder with a plan.

@@ -6,6 +6,7 @@
 
 mod access;
 mod agent;
+mod flagd;
 mod flags;
 mod ground;
 mod manners;
@@ -14,3 +15,5 @@ mod providers;
 mod sdk;
 #[path = "../process/server.rs"]
 mod server;
+#[path = "../process/providers.rs"]
+mod stock;

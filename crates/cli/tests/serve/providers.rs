@@ -1,101 +1,135 @@
-//! Stock OpenFeature providers, as their registries have them, ask the server.
+//! Stock OpenFeature providers, as their registries have them, ask a server and an agent.
 
-use std::{path::Path, process::Stdio};
+use std::time::Duration;
 
-use cutover_testkit::providers;
+use cutover_testkit::Certificates;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncWriteExt,
-    process::{ChildStdin, Command},
+
+use crate::{
+    ground::{Houses, Server, folder, token},
+    stock::{ALL, Stock, Way},
 };
 
-use crate::ground::{LIMIT, Server, folder, token};
+/// Nobody listens there.
+const GONE: &str = "http://127.0.0.1:9";
 
-/// How to ask with a provider: a program, and where its packages are.
-fn programs() -> [(&'static str, Command); 2] {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve/providers");
-    let program = |program: &str, script: &str, packages: &str| {
-        let mut command = Command::new(program);
-        command.arg(here.join(script)).arg(providers().unwrap().join(packages)).kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    };
-    [("Node.js", program("node", "ask.mjs", "node")), ("Python", program("python3", "ask.py", "python"))]
-}
+/// Rules end with whole seconds, so it has to be some.
+const LEASE: &str = "4s";
 
-/// Asks for flags, each with its type, what the application falls back to, and a context.
-async fn asked(mut command: Command, url: &str, token: Option<&str>, ask: &[(&str, Value, Value)]) -> Vec<Value> {
-    let ask: Vec<Value> = ask
-        .iter()
-        .map(|(flag, fallback, context)| {
-            let kind = if fallback.is_boolean() { "boolean" } else { "string" };
-            json!({ "flag": flag, "type": kind, "fallback": fallback, "context": context })
-        })
-        .collect();
-    let mut child = command.spawn().unwrap();
-    let mut stdin: ChildStdin = child.stdin.take().unwrap();
-    stdin.write_all(json!({ "url": url, "token": token, "ask": ask }).to_string().as_bytes()).await.unwrap();
-    drop(stdin);
-    let output = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it did not end").unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
+const WRITES: &str = "database-writes-enabled";
 
 fn at(database: &str) -> Value {
     json!({ "targetingKey": "pod-1", "instance": "pod-1", "database": database })
 }
 
-const WRITES: &str = "database-writes-enabled";
+/// Whether it can be given a token. flagd's for Node.js can't, and that for Python speaks one over TLS only.
+fn takes_token(stock: Stock, tls: bool) -> bool {
+    stock.way == Way::Ofrep || (stock.python && tls)
+}
+
+/// Whether it tells the application what stands beside a value. flagd's for Python leaves that out when it asks.
+fn tells_metadata(stock: Stock) -> bool {
+    !(stock.python && stock.way == Way::Rpc)
+}
 
 #[tokio::test]
-async fn a2_stock_providers_are_told_the_same_as_everybody() {
-    let folder = folder();
-    let bearer = token(folder.path(), "pods", "client").await;
-    let server = Server::start_in(folder, &[], None).await;
-    for (name, command) in programs() {
-        // What the application falls back to is the opposite of what is expected, so that none goes for an answer.
-        let ask = [
-            (WRITES, json!(false), at("old.example")),
-            (WRITES, json!(true), at("new.example")),
-            (WRITES, json!(true), json!({})),
-            ("shop.write.permit", json!("none"), at("old.example:5432/shop")),
-            ("shop.database.read", json!("hold"), at("old.example")),
-            ("shop.database.write", json!("hold"), at("new.example")),
-            ("shop.stage", json!("hold"), at("old.example")),
-        ];
-        let told = asked(command, &server.address, Some(&bearer), &ask).await;
-        let values: Vec<&Value> = told.iter().map(|told| &told["value"]).collect();
-        let expected = [json!(true), json!(false), json!(false), json!("0"), json!("source"), json!("source"), json!("source")];
-        assert_eq!(values, expected.iter().collect::<Vec<_>>(), "{name}: {told:#?}");
-        assert!(told.iter().all(|told| told["reason"] == "TARGETING_MATCH" && told["error"].is_null()), "{name}: {told:#?}");
-        assert_eq!((&told[0]["variant"], &told[0]["metadata"]["stage"]), (&json!("on"), &json!("source")), "{name}: {told:#?}");
-        assert_eq!(told[1]["metadata"]["why"], "new.example is the target; the source is in charge", "{name}: {told:#?}");
+async fn a2_stock_providers_are_told_the_same_as_everybody_by_server_and_agent() {
+    let houses = Houses::open(&["--lease", LEASE]).await;
+    for (house, url) in houses.addresses() {
+        for stock in ALL {
+            let who = format!("{stock:?} at the {house}");
+            // What the application falls back to is the opposite of what is expected, so that none goes for an answer.
+            let ask = [
+                (WRITES, json!(false), at("old.example")),
+                (WRITES, json!(true), at("new.example")),
+                (WRITES, json!(true), at("elsewhere")),
+                (WRITES, json!(true), json!({})),
+                ("shop.write.allowed", json!(false), at("old.example:5432")),
+                ("shop.write.permit", json!("none"), at("old.example:5432/shop")),
+                ("shop.write.permit", json!("none"), at("new.example")),
+                ("shop.database.read", json!("hold"), at("old.example")),
+                ("shop.database.write", json!("hold"), at("new.example")),
+                ("shop.stage", json!("hold"), at("old.example")),
+            ];
+            let mut provider = stock.start(url, None, None).await;
+            let told = provider.asked(&ask).await;
+            let values: Vec<Value> = told.iter().map(|told| told["value"].clone()).collect();
+            let expected = json!([true, false, false, false, true, "0", "", "source", "source", "source"]);
+            assert_eq!(json!(values), expected, "{who}: {told:#?}");
+            assert!(told.iter().all(|told| told["reason"] == "TARGETING_MATCH" && told["error"].is_null()), "{who}: {told:#?}");
+            assert_eq!((&told[0]["variant"], &told[1]["variant"]), (&json!("on"), &json!("off")), "{who}: {told:#?}");
+            if tells_metadata(stock) {
+                assert_eq!(
+                    (&told[0]["metadata"]["stage"], &told[0]["metadata"]["epoch"]),
+                    (&json!("source"), &json!(0)),
+                    "{who}: {told:#?}"
+                );
+            }
+            // Whatever goes wrong, the application falls back to what is safe, as it says itself.
+            let told = provider.asked(&[("no-such-flag", json!(false), at("old.example")), (WRITES, json!("no"), at("old.example"))]).await;
+            assert_eq!((&told[0]["value"], &told[1]["value"]), (&json!(false), &json!("no")), "{who}: {told:#?}");
+            assert_eq!((&told[0]["error"], &told[1]["error"]), (&json!("FLAG_NOT_FOUND"), &json!("TYPE_MISMATCH")), "{who}: {told:#?}");
+            assert!(told.iter().all(|told| told["reason"] == "ERROR"), "{who}: {told:#?}");
+            // Not of a boolean: to Python that is a number.
+            let told = provider.asked(&[("shop.stage", json!(7), at("old.example"))]).await;
+            assert_eq!((&told[0]["value"], &told[0]["error"]), (&json!(7), &json!("TYPE_MISMATCH")), "{who}: {told:#?}");
+        }
     }
 }
 
-/// Whatever goes wrong, the application falls back to what is safe, as it says itself.
+/// A server that wants tokens, and nobody at all: the application falls back to its own default.
 #[tokio::test]
-async fn a4_stock_providers_fall_back_to_the_applications_default_on_any_error() {
+async fn a4_stock_providers_fall_back_to_the_applications_default_without_a_token_that_is_known() {
     let folder = folder();
     let bearer = token(folder.path(), "pods", "client").await;
-    let server = Server::start_in(folder, &[], None).await;
-    let gone = "http://127.0.0.1:9";
-    for (index, (url, token)) in
-        [(server.address.as_str(), Some(bearer.as_str())), (&server.address, Some("wrong")), (gone, None)].into_iter().enumerate()
-    {
-        for (name, command) in programs() {
-            let flag = if index == 0 { "no-such-flag" } else { WRITES };
-            let told =
-                asked(command, url, token, &[(flag, json!(false), at("old.example")), ("shop.stage", json!("hold"), at("old.example"))])
-                    .await;
-            assert_eq!(told[0]["value"], json!(false), "{name}: {told:#?}");
-            let expected = if index == 0 { "FLAG_NOT_FOUND" } else { "GENERAL" };
-            assert_eq!((&told[0]["error"], &told[0]["reason"]), (&json!(expected), &json!("ERROR")), "{name}: {told:#?}");
-            assert_eq!(told[1]["value"], if index == 0 { json!("source") } else { json!("hold") }, "{name}: {told:#?}");
+    let files = Certificates::make(folder.path()).unwrap();
+    let tls = ["--tls-certificate", files.certificate.to_str().unwrap(), "--tls-key", files.key.to_str().unwrap()];
+    let plain = Server::start_in(folder, &[], None).await;
+    let secured = Server::start_in(plain_copy(&plain), &tls, Some(&files.root)).await;
+    let secured_url = secured.address.replace("127.0.0.1", "localhost");
+    let (secured_url, root) = (secured_url.as_str(), Some(files.root.as_path()));
+    let ask = || [(WRITES, json!(false), at("old.example")), ("shop.stage", json!("hold"), at("old.example"))];
+    let (known, wrong) = (Some(bearer.as_str()), Some("wrong"));
+    let plain_url = plain.address.as_str();
+    let asked = ALL.map(|stock| async move {
+        for (url, root, token) in
+            [(plain_url, None, known), (plain_url, None, wrong), (secured_url, root, known), (secured_url, root, wrong), (GONE, None, None)]
+        {
+            let who = format!("{stock:?} at {url} with {token:?}");
+            let may = token == known && url != GONE && takes_token(stock, root.is_some());
+            let told = stock.start(url, token, root).await.asked(&ask()).await;
+            let values = if may { [json!(true), json!("source")] } else { [json!(false), json!("hold")] };
+            assert_eq!([told[0]["value"].clone(), told[1]["value"].clone()], values, "{who}: {told:#?}");
+            assert!(may || told.iter().all(|told| told["reason"] == "ERROR" && !told["error"].is_null()), "{who}: {told:#?}");
         }
-    }
-    for (name, command) in programs() {
-        let told = asked(command, &server.address, Some(&bearer), &[(WRITES, json!("no"), at("old.example"))]).await;
-        assert_eq!((&told[0]["value"], &told[0]["error"]), (&json!("no"), &json!("TYPE_MISMATCH")), "{name}: {told:#?}");
-    }
+    });
+    join_all(asked).await;
+}
+
+/// Another folder with the same plan and tokens.
+fn plain_copy(server: &Server) -> tempfile::TempDir {
+    let copy = folder();
+    std::fs::create_dir_all(copy.path().join(".cutover")).unwrap();
+    std::fs::copy(server.folder.path().join(".cutover/tokens.json"), copy.path().join(".cutover/tokens.json")).unwrap();
+    copy
+}
+
+/// An agent that has lost its server denies by itself.
+#[tokio::test]
+async fn a4_stock_providers_are_denied_by_an_agent_that_is_cut_off_within_the_lease_plus_a_second() {
+    let asked = ALL.map(|stock| async move {
+        let mut houses = Houses::open(&["--lease", LEASE]).await;
+        let mut provider = stock.start(&houses.agent.address, None, None).await;
+        let ask = [(WRITES, json!(false), at("old.example"))];
+        assert_eq!(provider.asked(&ask).await[0]["value"], true, "{stock:?}");
+        houses.server.server.child.kill().await.unwrap();
+        let begun = std::time::Instant::now();
+        while provider.asked(&ask).await[0]["value"] == true {
+            assert!(begun.elapsed() < Duration::from_secs(4 + 1), "{stock:?}: {:?}", begun.elapsed());
+        }
+        let told = provider.asked(&[("shop.database.read", json!("hold"), at("old.example"))]).await;
+        assert_eq!(told[0]["value"], "source", "reads stay where they were: {stock:?}");
+    });
+    join_all(asked).await;
 }

@@ -133,7 +133,7 @@ fn flags(keys: &str) -> String {
     format!("[[traffic]]\nkind = \"flags\"\nthrough = [\"{POOLED}\"]\n{keys}")
 }
 
-async fn ends(child: Child) -> Said {
+pub(crate) async fn ends(child: Child) -> Said {
     Said::of(tokio::time::timeout(SOON * 2, child.wait_with_output()).await.expect("it did not end").unwrap())
 }
 
@@ -216,7 +216,7 @@ async fn pod(client: reqwest::Client, url: String, name: &'static str, database:
 }
 
 /// Waits until the journal has so many entries of a kind.
-async fn journalled(world: &World, kind: &str, count: usize) {
+pub(crate) async fn journalled(world: &World, kind: &str, count: usize) {
     let journal = open_sqlite(&world.folder.path().join(".cutover/journal.db"), "bank").await.unwrap();
     let there = || async { journal.load().await.unwrap().iter().filter(|entry| entry.kind == kind).count() >= count };
     eventually(SOON, there).await.unwrap();

@@ -14,6 +14,7 @@ mod controllers;
 mod doubles;
 mod faults;
 mod filters;
+mod flagd;
 mod flags;
 mod following;
 mod handover;
@@ -32,6 +33,8 @@ mod services;
 mod serving;
 mod set_ups;
 mod shop;
+#[path = "../process/providers.rs"]
+mod stock;
 mod there_and_back;
 mod trial;
 mod trouble;

@@ -35,6 +35,17 @@ pub enum Reason {
     Unknown,
 }
 
+impl Reason {
+    /// Its name in OpenFeature's protocols.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TargetingMatch => "TARGETING_MATCH",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Evaluation {
@@ -126,6 +137,12 @@ impl Flags<'_> {
         Ladder::SWITCH.stage(&self.route).map_or("hold", |stage| stage.name)
     }
 
+    /// Whether somebody may write.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.fresh && self.route.writes == Writes::Open
+    }
+
     /// Why an instance may not write to the database that it names; none if it may. A permission is never a bare yes: it
     /// is (open, which database, epoch), so that opening never lets those write who still point at the old database.
     #[must_use]
@@ -148,10 +165,6 @@ impl Flags<'_> {
     pub fn may_claim(&self, database: Option<&str>) -> bool {
         let there = || database.and_then(|name| self.places.find(name)).is_some_and(|place| place.leads_to(Side::Target));
         self.fresh && self.route == Route { epoch: self.route.epoch, authority: Side::Target, writes: Writes::Held } && there()
-    }
-
-    fn is_open(&self) -> bool {
-        self.fresh && self.route.writes == Writes::Open
     }
 
     fn closed(&self) -> String {

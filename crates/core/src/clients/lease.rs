@@ -2,13 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::Place;
+use super::{Place, Report};
 use crate::Side;
-
-/// Names that a report gives as examples.
-pub const MOST_NAMES: usize = 10;
 
 /// A request for a lease.
 #[derive(Clone, Debug)]
@@ -39,6 +34,12 @@ pub enum Who<'a> {
         /// Where its writes go, if that is known.
         place: Option<Place>,
     },
+    /// Hands on what it is told to instances of which nothing is known, each of which names the database that it is connected
+    /// to and is told what is right there. So it is never astray.
+    Rules {
+        /// The epoch that the oldest rule is of by which one of them may still write; see [`super::Pushed`].
+        acknowledged: Option<u64>,
+    },
     /// Lends to clients of its own, and none of them for longer than its own lease.
     Agent {
         /// Grows with each of its requests, of which one may overtake another.
@@ -51,7 +52,7 @@ pub enum Who<'a> {
 impl Who<'_> {
     fn acknowledged(self) -> Option<u64> {
         match self {
-            Self::Keeps { acknowledged, .. } => acknowledged,
+            Self::Keeps { acknowledged, .. } | Self::Rules { acknowledged } => acknowledged,
             Self::Asks { .. } => None,
             Self::Agent { report, .. } => report.map(|report| report.epoch),
         }
@@ -79,13 +80,14 @@ struct Client {
 enum Kind {
     Keeps(Option<Place>),
     Asks(Option<Place>),
+    Rules,
     Agent { beat: u64, report: Report },
 }
 
 impl Client {
     fn is_behind(&self, epoch: u64) -> bool {
         match &self.kind {
-            Kind::Keeps(_) => self.acknowledged < epoch,
+            Kind::Keeps(_) | Kind::Rules => self.acknowledged < epoch,
             Kind::Asks(_) => false,
             Kind::Agent { report, .. } => self.acknowledged < epoch || report.behind > 0,
         }
@@ -95,70 +97,6 @@ impl Client {
 /// Who has a lease here, and what each has acknowledged. Its times are the server's own, monotonic, in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Clients(BTreeMap<String, Client>);
-
-/// The sum of one server's clients, as it is written down for the driver.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// The epoch that the server itself acts on: it gives no lease under an older one any more.
-    pub epoch: u64,
-    /// Clients with a lease.
-    pub clients: u64,
-    /// How many of them have not acknowledged that epoch yet.
-    pub behind: u64,
-    /// How many are connected to the side that is not in charge, or to one that nobody knows.
-    pub astray: u64,
-    /// How many of those name a database that nobody knows, or none.
-    #[serde(default)]
-    pub unknown: u64,
-    /// Some of those that are behind or astray, with why.
-    pub names: Vec<String>,
-    /// What the server was asked to drive, and has not ended. Where it dies, another one goes on with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub driving: Option<Driving>,
-    /// Who asks for the leave to try one write.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub claims: Vec<Claim>,
-}
-
-/// What a server was asked to drive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Driving {
-    /// The verb, and how far it goes.
-    pub verb: Verb,
-    /// Who asked for it.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A verb that changes something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "verb", rename_all = "snake_case")]
-pub enum Verb {
-    /// Drive the cutover on.
-    Run {
-        /// Only until it is ready for a switch.
-        only_ready: bool,
-    },
-    /// Go back.
-    Rollback {
-        /// Give the cutover up, before any switch.
-        give_up: bool,
-    },
-    /// The target stays.
-    Complete,
-}
-
-/// Somebody asks for the leave to try one write, which the driver grants to one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Which claim: no other has the same.
-    pub id: String,
-    /// SHA-256, in hexadecimal, of the word that was shown.
-    pub digest: String,
-    /// Who shows it.
-    pub instance: String,
-}
 
 impl Clients {
     /// Takes a request for a lease down, and says whether somebody was behind who isn't now. `epoch` is the one that the
@@ -199,6 +137,8 @@ impl Clients {
         for client in self.0.values() {
             match &client.kind {
                 Kind::Keeps(place) | Kind::Asks(place) => sum.add_client(client, *place, authority),
+                // There and behind like any other, and at the right place wherever its instances are.
+                Kind::Rules => sum.add_client(client, Some(Place::Through), authority),
                 Kind::Agent { report, .. } => {
                     sum.add(&format!("agent {}", client.name), &Report { epoch: client.acknowledged, ..report.clone() });
                 }
@@ -214,6 +154,7 @@ impl Kind {
         match who {
             Who::Keeps { place, .. } => Self::Keeps(place),
             Who::Asks { place } => Self::Asks(place),
+            Who::Rules { .. } => Self::Rules,
             Who::Agent { beat, report } => match before.map(|client| &client.kind) {
                 Some(newer @ Self::Agent { beat: known, .. }) if *known > beat => newer.clone(),
                 _ => Self::Agent { beat, report: report.cloned().unwrap_or_default() },
@@ -223,20 +164,6 @@ impl Kind {
 }
 
 impl Report {
-    /// Adds what somebody else reports of clients of its own.
-    pub(super) fn add(&mut self, who: &str, other: &Self) {
-        self.clients += other.clients;
-        if other.epoch < self.epoch {
-            // Also where it has none: it may lend to somebody who comes, by what it knows.
-            self.behind += other.clients.max(1);
-            return self.name(format!("{who} acts on epoch {}", other.epoch));
-        }
-        self.behind += other.behind;
-        self.astray += other.astray;
-        self.unknown += other.unknown;
-        other.names.iter().for_each(|name| self.name(name.clone()));
-    }
-
     fn add_client(&mut self, client: &Client, place: Option<Place>, authority: Side) {
         let behind = client.is_behind(self.epoch);
         let astray = !place.is_some_and(|place| place.leads_to(authority));
@@ -251,12 +178,6 @@ impl Report {
             _ => return,
         };
         self.name(format!("{} {why}", client.name));
-    }
-
-    fn name(&mut self, name: String) {
-        if self.names.len() < MOST_NAMES {
-            self.names.push(name);
-        }
     }
 }
 
@@ -337,6 +258,18 @@ mod tests {
         clients.renew(&renewal("a", Place::Through, Some(3), 2_000), 3).unwrap();
         clients.renew(&renewal("a", Place::Through, Some(3), 1_000), 3).unwrap();
         assert_eq!(clients.report(1_500, 4, Side::Source).behind, 1);
+    }
+
+    #[test]
+    fn who_hands_rules_on_is_behind_like_any_other_and_never_astray() {
+        let mut clients = Clients::default();
+        let rules = |acknowledged| Renewal { who: Who::Rules { acknowledged }, ..renewal("sync", Place::Through, None, 1_000) };
+        clients.renew(&rules(None), 3).unwrap();
+        let report = clients.report(0, 4, Side::Target);
+        assert_eq!((report.clients, report.behind, report.astray, report.unknown), (1, 1, 0, 0));
+        assert_eq!(report.names, ["sync acts on epoch 3"]);
+        assert!(clients.renew(&rules(Some(4)), 4).unwrap());
+        assert_eq!(clients.report(0, 4, Side::Target).behind, 0);
     }
 
     fn agent(beat: u64, report: Option<&Report>, until_ms: u64) -> Renewal<'_> {

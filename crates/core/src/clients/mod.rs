@@ -9,11 +9,15 @@ mod flags;
 mod lease;
 mod listeners;
 mod places;
+mod pushed;
+mod report;
 mod wanted;
 
 pub use desk::{Desk, Lent};
 pub use flags::{Context, Evaluation, FlagError, Flags, Reason, Value, WRITES_ENABLED};
-pub use lease::{Claim, Clients, Driving, FutureEpoch, MOST_NAMES, Renewal, Report, Verb, Who};
+pub use lease::{Clients, FutureEpoch, Renewal, Who};
 pub use listeners::{Heard, Listeners, Verdict};
 pub use places::{Place, Places};
+pub use pushed::{Moment, Pushed};
+pub use report::{Claim, Driving, MOST_NAMES, Report, Verb};
 pub use wanted::{Names, Wanted};

@@ -1,6 +1,6 @@
 //! Which database an instance says that it is connected to.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use crate::{Side, plan::DatabaseUrl};
 
@@ -56,6 +56,14 @@ impl Places {
         self.0.iter().map(|(address, place)| (address.to_string(), *place))
     }
 
+    /// Every way to name a place that leaves out what may be left out, for those who can only compare texts: in lower case but
+    /// for the database's name, as [`Places::names`] has it. What [`Places::find`] would not take is not among them.
+    #[must_use]
+    pub fn spellings(&self) -> BTreeMap<String, Place> {
+        let known = self.0.iter().flat_map(|(address, _)| address.spellings());
+        known.filter_map(|spelling| self.find(&spelling).map(|place| (spelling, place))).collect()
+    }
+
     /// The place that an instance names. What it leaves out may be anything; none if nothing fits, or if what fits leads
     /// to different sides: who can't say where it writes must not write.
     #[must_use]
@@ -86,6 +94,16 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// With and without what may be left out.
+    fn spellings(&self) -> impl Iterator<Item = String> {
+        let ports = [self.port, None];
+        let databases = [self.database.clone(), None];
+        let host = self.host.clone();
+        databases
+            .into_iter()
+            .flat_map(move |database| ports.map(|port| Self { host: host.clone(), port, database: database.clone() }.to_string()))
+    }
+
     /// Reads an address or a URL, of which only the address counts.
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -164,6 +182,31 @@ mod tests {
         let names: Vec<_> = places.names().collect();
         assert_eq!(names[0].0, "[::1]:5433/Shop");
         assert_eq!(Places::of_names(names), Ok(places));
+    }
+
+    #[test]
+    fn the_spellings_are_those_that_lead_somewhere() {
+        let spellings = places().spellings();
+        for (name, place) in &spellings {
+            assert_eq!(places().find(name), Some(*place), "{name}");
+        }
+        let names: Vec<&str> = spellings.keys().map(String::as_str).collect();
+        let expected = [
+            "new.example",
+            "new.example/shop",
+            "new.example:5432",
+            "new.example:5432/shop",
+            "old.example",
+            "old.example/shop",
+            "old.example:5432",
+            "old.example:5432/shop",
+            "pooler",
+            "pooler/shop",
+            "pooler:6432",
+            "pooler:6432/shop",
+            "rds-alias",
+        ];
+        assert_eq!(names, expected, "`both` is neither");
     }
 
     #[test]
