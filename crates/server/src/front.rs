@@ -165,7 +165,7 @@ impl Inner {
 
     /// Forgets a client that says that it has ended.
     pub(crate) fn forget(&self, key: &str) {
-        self.desk().leave(key);
+        self.desk().leave(key, self.ms(Instant::now()));
         self.news.notify_one();
     }
 

@@ -1,5 +1,7 @@
 //! What one server may lend, and to whom: no lease outlasts what the server itself is sure of.
 
+use std::collections::BTreeMap;
+
 use super::{Clients, FutureEpoch, Renewal, Report};
 use crate::{Route, Writes};
 
@@ -18,6 +20,8 @@ pub struct Desk {
     /// When each report was begun, and known to be written down, behind which the journal was not read yet.
     unread: Vec<(u64, u64)>,
     lease_ms: u64,
+    /// Who has said goodbye, and until when that is remembered.
+    left: BTreeMap<String, u64>,
 }
 
 /// A lease that was given.
@@ -34,14 +38,22 @@ impl Desk {
     #[must_use]
     pub fn new(lease_ms: u64, reported_ms: u64, route: Route, seen_ms: u64) -> Self {
         let [seen_until_ms, reported_until_ms] = [seen_ms, reported_ms].map(|at_ms| at_ms + lease_ms);
-        Self { clients: Clients::default(), route, seen_until_ms, reported_until_ms, unread: Vec::new(), lease_ms }
+        Self { clients: Clients::default(), route, seen_until_ms, reported_until_ms, unread: Vec::new(), lease_ms, left: BTreeMap::new() }
     }
 
     /// The desk of an agent, which knows nothing yet. It lends for `lease_ms` at most, and never longer than its own lease.
     #[must_use]
     pub fn of_agent(lease_ms: u64) -> Self {
         let route = Route { writes: Writes::Held, ..Route::default() };
-        Self { clients: Clients::default(), route, seen_until_ms: 0, reported_until_ms: 0, unread: Vec::new(), lease_ms }
+        Self {
+            clients: Clients::default(),
+            route,
+            seen_until_ms: 0,
+            reported_until_ms: 0,
+            unread: Vec::new(),
+            lease_ms,
+            left: BTreeMap::new(),
+        }
     }
 
     /// The journal was read: this is its route, as of `at_ms`, when that was begun.
@@ -86,14 +98,19 @@ impl Desk {
     /// [`FutureEpoch`]; what was taken down before stays.
     pub fn lend(&mut self, renewal: &Renewal<'_>, now_ms: u64) -> Result<Lent, FutureEpoch> {
         let until_ms = (now_ms + self.lease_ms).min(self.relies_until_ms()).max(now_ms);
+        if self.left.contains_key(renewal.key) {
+            return Ok(Lent { lease_ms: 0, caught_up: false });
+        }
         // One more, because the caller may have rounded down: no lease ends too early in what is taken down.
         let caught_up = self.clients.renew(&Renewal { until_ms: until_ms + 1, ..renewal.clone() }, self.route.epoch)?;
         Ok(Lent { lease_ms: until_ms - now_ms, caught_up })
     }
 
-    /// Forgets a client that says that it has ended.
-    pub fn leave(&mut self, key: &str) {
+    /// Forgets a client that says that it has ended. A request that it had sent before and that was overtaken gets no lease
+    /// any more, for as long as a lease is: by then it has arrived, or never will.
+    pub fn leave(&mut self, key: &str, now_ms: u64) {
         self.clients.leave(key);
+        self.left.insert(key.to_owned(), now_ms + self.lease_ms);
     }
 
     /// The newest route that it knows.
@@ -104,6 +121,29 @@ impl Desk {
 
     /// The sum of all clients.
     pub fn report(&mut self, now_ms: u64) -> Report {
+        self.left.retain(|_, until_ms| *until_ms > now_ms);
         self.clients.report(now_ms, self.route.epoch, self.route.authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::{Place, Who};
+
+    #[test]
+    fn a_request_that_a_goodbye_has_overtaken_gets_no_lease_and_keeps_nobody_waiting() {
+        let mut desk = Desk::new(1_000, 0, Route::default(), 0);
+        let who = Who::Keeps { place: Some(Place::Through), acknowledged: Some(0) };
+        let renewal = Renewal { key: "a", name: "a", who, until_ms: 0 };
+        assert_eq!(desk.lend(&renewal, 10).unwrap().lease_ms, 990);
+        desk.leave("a", 20);
+        assert_eq!(desk.lend(&renewal, 30).unwrap().lease_ms, 0);
+        assert_eq!(desk.report(40).clients, 0);
+        desk.see(Route::default(), 1_000);
+        desk.reported(1_000, 1_000);
+        desk.see(Route::default(), 1_000);
+        desk.report(1_020);
+        assert_eq!(desk.lend(&renewal, 1_030).unwrap().lease_ms, 970, "somebody who begins anew under the same name");
     }
 }
