@@ -36,7 +36,7 @@ pub(crate) struct Evaluated {
     key: String,
     value: FlagValue,
     variant: String,
-    /// TARGETING_MATCH, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
+    /// TARGETING_MATCH, SPLIT where it was decided by the key, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
     #[schema(value_type = String)]
     reason: Reason,
     /// Flat: strings, numbers and booleans.
@@ -76,7 +76,7 @@ struct EventStream {
 pub(crate) struct EvaluationFailure {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    /// `PARSE_ERROR`, `INVALID_CONTEXT`, `FLAG_NOT_FOUND` or `GENERAL`.
+    /// `PARSE_ERROR`, `INVALID_CONTEXT`, `TARGETING_KEY_MISSING`, `FLAG_NOT_FOUND` or `GENERAL`.
     error_code: &'static str,
     error_details: String,
 }
@@ -121,6 +121,10 @@ pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, bod
                     let details = format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", "));
                     failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details)
                 }
+                Err(FlagError::KeyMissing) => {
+                    let details = format!("where `{key}` leads depends on whose read it is: give a `targetingKey`");
+                    failure(StatusCode::BAD_REQUEST, Some(key), "TARGETING_KEY_MISSING", details)
+                }
             }
         }
         Err((code, details)) => failure(StatusCode::BAD_REQUEST, Some(key), code, details),
@@ -132,7 +136,7 @@ pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, bod
 /// What a flag says; one about writes says yes, once, to whoever shows the word of a trial and is granted it.
 async fn evaluate(front: &Front, flags: &Flags<'_>, key: &str, request: &EvaluationRequest) -> Result<Evaluation, FlagError> {
     let database = request.text("database");
-    let evaluation = flags.evaluate(key, Context { database })?;
+    let evaluation = flags.evaluate(key, Context { database, key: request.text("targetingKey") })?;
     let (Some(trial), Some(database), Some(allowed)) = (request.text("trial"), database, flags.allowing(key)) else {
         return Ok(evaluation);
     };
@@ -162,7 +166,7 @@ pub(crate) async fn all(State(front): State<Front>, headers: HeaderMap, body: By
     let mut response = if known.split(',').any(|known| known.trim().trim_start_matches("W/") == etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let context = Context { database: request.text("database") };
+        let context = Context { database: request.text("database"), key: request.text("targetingKey") };
         let evaluations = flags.names().into_iter().filter_map(|key| Some((flags.evaluate(&key, context).ok()?, key)));
         let metadata = metadata(&flags, &view, lease);
         let all = evaluations.map(|(evaluation, key)| evaluated(key, evaluation, metadata.clone())).collect();

@@ -9,6 +9,7 @@ mod flags;
 mod lease;
 mod listeners;
 mod places;
+mod units;
 mod wanted;
 
 pub use desk::{Desk, Lent};
@@ -16,4 +17,5 @@ pub use flags::{Context, Evaluation, FlagError, Flags, Reason, Value, WRITES_ENA
 pub use lease::{Claim, Clients, Driving, FutureEpoch, MOST_NAMES, Renewal, Report, Verb, Who};
 pub use listeners::{Heard, Listeners, Verdict};
 pub use places::{Place, Places};
+pub use units::Unit;
 pub use wanted::{Names, Wanted};
