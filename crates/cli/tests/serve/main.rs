@@ -8,6 +8,7 @@ mod access;
 mod agent;
 mod flags;
 mod ground;
+mod keys;
 mod manners;
 mod permits;
 mod providers;
