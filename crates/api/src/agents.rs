@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Side, Writes};
+use crate::{Side, Unit, Writes};
 
 /// What an agent asks with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,10 +65,13 @@ pub struct AgentPermit {
     pub revision: u64,
     /// Grows with each change of the route: the fencing token.
     pub epoch: u64,
-    /// Whose data counts, and where reads go.
+    /// Whose data counts.
     pub authority: Side,
     /// Whether anybody may write.
     pub writes: Writes,
+    /// Where the reads of each unit go. An older server names none: then all reads go to the authority.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<Unit>,
     /// The names under which instances know the databases.
     pub places: Vec<PlaceName>,
     /// How long this may be relied on, from when the request was sent. 0: not at all. Unit: milliseconds.

@@ -11,6 +11,6 @@ mod trial;
 
 pub use agents::{AgentPermit, AgentRequest, ClientSum, PlaceName};
 pub use drive::{CompleteRequest, Drive, Outcome, RollbackRequest, RunRequest, Until};
-pub use permits::{Permit, PermitRequest, Side, Writes, header};
+pub use permits::{Permit, PermitRequest, Side, Unit, Writes, header};
 pub use problem::{Code, Problem};
 pub use trial::{TrialAnswer, TrialRequest};

@@ -47,6 +47,17 @@ pub enum Writes {
     Held,
 }
 
+/// What moves on its own: in a switch the whole database, under the name `database`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Unit {
+    /// Its name. A key's bucket depends on it.
+    pub name: String,
+    /// The share of its reads that goes to the target. Unit: basis points.
+    #[cfg_attr(feature = "openapi", schema(maximum = 10_000))]
+    pub target_reads: u16,
+}
+
 /// What a client asks with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -83,10 +94,13 @@ pub struct Permit {
     pub revision: u64,
     /// Grows with each change of the route: the fencing token.
     pub epoch: u64,
-    /// Whose data counts, and where reads go.
+    /// Whose data counts.
     pub authority: Side,
     /// Whether anybody may write.
     pub writes: Writes,
+    /// Where the reads of each unit go. An older server names none: then all reads go to the authority.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<Unit>,
     /// The name of the stage, for a person.
     pub stage: String,
     /// Whether this client may write to the database that it named, under this epoch.
@@ -110,5 +124,6 @@ mod tests {
             "lease_ms":1500,"since":"later"}"#;
         let permit: Permit = serde_json::from_str(answer).unwrap();
         assert_eq!((permit.authority, permit.writes, permit.write, permit.lease_ms), (Side::Target, Writes::Open, true, 1500));
+        assert_eq!(permit.units, [], "an older server names none");
     }
 }

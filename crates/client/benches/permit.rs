@@ -14,10 +14,17 @@ use std::{
 
 use cutover_client::Client;
 
-const ROUNDS: usize = 30;
-const CALLS: u32 = 1_000_000;
+const ROUNDS: usize = 500;
+
+/// So few that some rounds are not interrupted, also where the machine has other work.
+const CALLS: u32 = 20_000;
 
 type Call = fn(&Client);
+
+const LONG: &str = match std::str::from_utf8(&[b'x'; 200]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 
 const CALLED: &[(&str, Call)] = &[
     ("may_write()", |client| {
@@ -25,6 +32,15 @@ const CALLED: &[(&str, Call)] = &[
     }),
     ("write() and drop", |client| drop(black_box(client.write()))),
     ("write().into_owned() and drop", |client| drop(black_box(client.write().map(cutover_client::WriteGuard::into_owned)))),
+    ("read_from(), by key", |client| {
+        black_box(client.read_from(black_box("orders"), black_box("123e4567-e89b-12d3-a456-426614174000")));
+    }),
+    ("read_from(), a key of 200", |client| {
+        black_box(client.read_from(black_box("orders"), black_box(LONG)));
+    }),
+    ("read_from(), in a switch", |client| {
+        black_box(client.read_from(black_box("database"), black_box("123e4567-e89b-12d3-a456-426614174000")));
+    }),
     ("route()", |client| drop(black_box(client.route()))),
 ];
 
@@ -32,6 +48,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (_server, client) = runtime.block_on(async {
         let server = server::Server::start(Duration::from_secs(60)).await;
+        server.split(&[("database", 0), ("orders", 5_000)]);
         let client = server.client().connect().await.unwrap();
         (server, client)
     });

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{Builder, Refused, Route, WriteGuard, guard::Shared};
+use crate::{Builder, Refused, Route, Side, WriteGuard, guard::Shared};
 
 /// A longer wait than this is as good as one without end.
 const VERY_LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -87,7 +87,27 @@ impl Client {
         }
     }
 
-    /// The newest route, which is where reads go; none before the first answer. It stays when the server is out of reach.
+    /// Where a read goes: by the share of the unit's reads that goes to the target, and by the bucket of the key, so that a
+    /// key stays where it is however many processes are asked. Takes no lock and allocates nothing.
+    ///
+    /// The unit of a switch is `database`, and all its reads go to one side whatever the key is. None before the first
+    /// answer, and where no unit has that name. It stays as it is when the server is out of reach.
+    ///
+    /// ```no_run
+    /// # use cutover_client::{Client, Side};
+    /// # fn example(client: &Client) {
+    /// let replica = match client.read_from("database", "customer-17") {
+    ///     Some(Side::Target) => "db-new.example",
+    ///     Some(Side::Source) | None => "db-old.example",
+    /// };
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn read_from(&self, unit: &str, key: &str) -> Option<Side> {
+        self.shared.reads.side(unit, key)
+    }
+
+    /// The newest route; none before the first answer. It stays when the server is out of reach.
     #[must_use]
     pub fn route(&self) -> Option<Route> {
         self.shared.view.borrow().route.clone()

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     clock::Clock,
     gate::{Gate, Ticket},
+    reads::Reads,
     view::View,
 };
 
@@ -21,6 +22,7 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) clock: Clock,
+    pub(crate) reads: Reads,
     /// Told when a write ended that the task may be waiting for.
     pub(crate) left: Notify,
     pub(crate) view: watch::Sender<View>,
@@ -28,7 +30,8 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self { gate: Gate::new(), clock: Clock::new(), left: Notify::new(), view: watch::Sender::new(View::default()) }
+        let (gate, clock, view) = (Gate::new(), Clock::new(), watch::Sender::new(View::default()));
+        Self { gate, clock, reads: Reads::default(), left: Notify::new(), view }
     }
 
     pub(crate) fn enter(&self) -> Option<Ticket> {

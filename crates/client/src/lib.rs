@@ -43,6 +43,10 @@
 //! sleep and woken up stops the clock with it; then the lease is over later than the server thinks, and the database's
 //! fence is what refuses.
 //!
+//! # Where a read goes
+//!
+//! [`Client::read_from`] says it for a key, in nanoseconds as well, and stays as it was when the server is out of reach.
+//!
 //! # To hold rather than to refuse
 //!
 //! A pause takes a second or two. [`Client::write_within`] holds a caller for a bounded time and goes on as soon as
@@ -61,6 +65,7 @@ mod keeper;
 mod layer;
 #[cfg(test)]
 mod model;
+mod reads;
 mod refused;
 mod settings;
 mod sync;

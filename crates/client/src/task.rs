@@ -168,6 +168,8 @@ impl Task {
     /// Tells everybody what holds now, and wakes whoever waits to write.
     fn publish(&self) {
         if let Some(known) = self.keeper.known() {
+            // First, so that whoever hears of a route reads by it.
+            self.shared.reads.learn(known);
             self.shared.view.send_modify(|view| view.learn(known, self.keeper.until()));
         }
     }

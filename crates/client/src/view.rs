@@ -11,7 +11,7 @@ use crate::{Reason, task::Failure};
 pub struct Route {
     /// Grows with each change: the fencing token.
     pub epoch: u64,
-    /// Whose data counts, and where reads go.
+    /// Whose data counts. In a switch this is where all reads go.
     pub authority: Side,
     /// Whether anybody may write. Whether *this process* may is what [`Client::write`](crate::Client::write) says.
     pub writes: Writes,
@@ -78,7 +78,7 @@ mod tests {
     fn permit(writes: Writes, write: bool) -> Permit {
         let why = (!write).then(|| "so it is".to_owned());
         let (cutover, stage) = ("shop".to_owned(), "source".to_owned());
-        Permit { cutover, revision: 1, epoch: 1, authority: Side::Source, writes, stage, write, why, lease_ms: 1 }
+        Permit { cutover, revision: 1, epoch: 1, authority: Side::Source, writes, units: vec![], stage, write, why, lease_ms: 1 }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 use cutover_api::{AgentPermit, AgentRequest, ClientSum, PlaceName, TrialAnswer, TrialRequest};
 use cutover_core::{
     Route,
-    clients::{Place, Places},
+    clients::{Place, Places, Unit},
 };
 use cutover_wire::{Failure, Method, Reach, ReachError, Wire};
 use tokio::time::{Instant, sleep};
@@ -224,9 +224,14 @@ impl Link {
         }
         let places = permit.places.into_iter().map(|PlaceName { name, side }| (name, side.map_or(Place::Through, at)));
         let places = Places::of_names(places).map_err(|name| Trouble::Passing(format!("`{name}` is no name of a database")))?;
+        let mut units: Vec<_> = permit.units.into_iter().map(words::core_unit).collect();
+        if units.is_empty() {
+            // An older server tells of none.
+            units.push(Unit::of_switch(&route));
+        }
         let given = Duration::from_millis(permit.lease_ms);
-        let view =
-            View { cutover: permit.cutover.into(), places: places.into(), revision: permit.revision, route, trial: None, as_of: sent };
+        let (cutover, places, units) = (permit.cutover.into(), places.into(), units.into());
+        let view = View { cutover, places, revision: permit.revision, route, units, trial: None, as_of: sent };
         front.renewed(view, given);
         *lease = (lease.0.max(sent + given), given);
         Ok(())

@@ -41,7 +41,7 @@ pub(crate) struct Evaluated {
     pub(crate) key: String,
     pub(crate) value: FlagValue,
     pub(crate) variant: String,
-    /// TARGETING_MATCH, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
+    /// TARGETING_MATCH, SPLIT where it was decided by the key, or UNKNOWN where the server has lost touch with its journal. Never STATIC, which clients cache.
     #[schema(value_type = String)]
     pub(crate) reason: Reason,
     /// Flat: strings, numbers and booleans.
@@ -57,17 +57,29 @@ pub(crate) enum FlagValue {
     Text(String),
 }
 
+/// Why there is no value, for a program and for a person.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) error: FlagError,
+    pub(crate) details: String,
+}
+
 /// Evaluates one flag. One about writes says yes, once, to whoever shows the word of a trial and is granted it.
 ///
 /// # Errors
-/// A sentence: no flag has that name.
-pub(crate) async fn one(front: &Front, key: &str, asker: &Asker, arrived: Instant) -> Result<Evaluated, String> {
+/// See [`FlagError`].
+pub(crate) async fn one(front: &Front, key: &str, asker: &Asker, arrived: Instant) -> Result<Evaluated, Unanswered> {
     let (lease, view) = present(front, asker, arrived);
     let flags = front.flags(&view);
     let database = asker.database();
-    let evaluation = flags.evaluate(key, Context { database });
-    let evaluation =
-        evaluation.map_err(|FlagError::NotFound| format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", ")))?;
+    let evaluation = flags.evaluate(key, Context { database, key: asker.text("targetingKey") });
+    let evaluation = evaluation.map_err(|error| {
+        let details = match error {
+            FlagError::NotFound => format!("no flag is called `{key}` here; the flags are {}", flags.names().join(", ")),
+            FlagError::KeyMissing => format!("where `{key}` leads depends on whose read it is: give a `targetingKey`"),
+        };
+        Unanswered { error, details }
+    })?;
     let evaluation = match (asker.text("trial"), database, flags.allowing(key)) {
         (Some(trial), Some(database), Some(allowed)) if evaluation.why.is_some() => {
             let asked = TrialRequest { trial: trial.to_owned(), instance: asker.name(), database: database.to_owned() };
@@ -80,7 +92,7 @@ pub(crate) async fn one(front: &Front, key: &str, asker: &Asker, arrived: Instan
 
 /// Evaluates all flags; their metadata is [`metadata`].
 pub(crate) fn all(flags: &Flags<'_>, asker: &Asker, metadata: &Map<String, Value>) -> Vec<Evaluated> {
-    let context = Context { database: asker.database() };
+    let context = Context { database: asker.database(), key: asker.text("targetingKey") };
     let evaluate = |key: String| Some(evaluated(&key, flags.evaluate(&key, context).ok()?, metadata.clone()));
     flags.names().into_iter().filter_map(evaluate).collect()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use cutover_core::{
     Route, Trial,
-    clients::{Claim, Desk, Flags, FutureEpoch, Places, Renewal, Report},
+    clients::{Claim, Desk, Flags, FutureEpoch, Places, Renewal, Report, Unit},
 };
 use tokio::{
     sync::{Notify, watch},
@@ -28,6 +28,8 @@ pub(crate) struct View {
     pub(crate) revision: u64,
     /// The route that the journal comes to.
     pub(crate) route: Route,
+    /// Where the reads of each unit go. A server's follow from the route; an agent hears of them.
+    pub(crate) units: Arc<[Unit]>,
     /// The write that may be tried now. An agent knows of none, and asks its server.
     pub(crate) trial: Option<Arc<Trial>>,
     /// When it was known that there was no newer entry.
@@ -91,7 +93,8 @@ impl Front {
     /// Of an agent, which knows nothing yet.
     pub(crate) fn of_agent(manners: Manners, upstream: Arc<Link>) -> Self {
         let (desk, started) = (Desk::of_agent(whole_ms(manners.lease)), Instant::now());
-        let view = View { cutover: "".into(), places: Arc::default(), revision: 0, route: desk.route(), trial: None, as_of: started };
+        let (places, units) = (Arc::default(), Arc::default());
+        let view = View { cutover: "".into(), places, revision: 0, route: desk.route(), units, trial: None, as_of: started };
         Self::new(view, desk, started, manners, Some(upstream))
     }
 
@@ -123,7 +126,7 @@ impl Inner {
 
     /// What is said by a view, as sure as it is now.
     pub(crate) fn flags<'a>(&self, view: &'a View) -> Flags<'a> {
-        Flags { cutover: &view.cutover, route: view.route, fresh: !self.fresh_for().is_zero(), places: &view.places }
+        Flags { cutover: &view.cutover, route: view.route, units: &view.units, fresh: !self.fresh_for().is_zero(), places: &view.places }
     }
 
     /// How much longer what is known may be relied on.
@@ -232,7 +235,8 @@ mod tests {
         let tokens = Tokens::open(TokenFile::new(folder.path().join("tokens.json"))).unwrap();
         let manners = Manners { tokens, open: true, lease: Duration::from_secs(5), closing: watch::channel(false).1 };
         let now = Instant::now();
-        let view = View { cutover: "shop".into(), places: Arc::default(), revision: 0, route: Route::default(), trial: None, as_of: now };
+        let (places, units, route) = (Arc::default(), Arc::default(), Route::default());
+        let view = View { cutover: "shop".into(), places, revision: 0, route, units, trial: None, as_of: now };
         let front = Front::of_server(view, now, manners);
         let view = |epoch| View { revision: epoch, route: Route { epoch, ..Route::default() }, ..front.now() };
         let newest = 100_000;

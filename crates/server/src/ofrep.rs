@@ -7,13 +7,14 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use cutover_core::clients::FlagError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    evaluate::{self, Asker, Evaluated},
+    evaluate::{self, Asker, Evaluated, Unanswered},
     events::Ticket,
     front::{Front, View},
     problem::{Refusal, status},
@@ -47,7 +48,7 @@ struct EventStream {
 pub(crate) struct EvaluationFailure {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
-    /// `PARSE_ERROR`, `INVALID_CONTEXT`, `FLAG_NOT_FOUND` or `GENERAL`.
+    /// `PARSE_ERROR`, `INVALID_CONTEXT`, `TARGETING_KEY_MISSING`, `FLAG_NOT_FOUND` or `GENERAL`.
     error_code: &'static str,
     error_details: String,
 }
@@ -74,7 +75,10 @@ pub(crate) async fn one(State(front): State<Front>, Path(key): Path<String>, bod
     let answer = match read(&body) {
         Ok(asker) => match evaluate::one(&front, &key, &asker, arrived).await {
             Ok(evaluated) => Json(evaluated).into_response(),
-            Err(details) => failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details),
+            Err(Unanswered { error: FlagError::NotFound, details }) => failure(StatusCode::NOT_FOUND, Some(key), "FLAG_NOT_FOUND", details),
+            Err(Unanswered { error: FlagError::KeyMissing, details }) => {
+                failure(StatusCode::BAD_REQUEST, Some(key), "TARGETING_KEY_MISSING", details)
+            }
         },
         Err((code, details)) => failure(StatusCode::BAD_REQUEST, Some(key), code, details),
     };

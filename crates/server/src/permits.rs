@@ -51,6 +51,7 @@ pub(crate) async fn permit(
         epoch: view.route.epoch,
         authority: words::side(view.route.authority),
         writes: words::writes(view.route.writes),
+        units: view.units.iter().map(words::unit).collect(),
         stage: flags.stage().to_owned(),
         write: why.is_none(),
         why,
@@ -85,6 +86,7 @@ pub(crate) async fn agent(
         epoch: view.route.epoch,
         authority: words::side(view.route.authority),
         writes: words::writes(view.route.writes),
+        units: view.units.iter().map(words::unit).collect(),
         places: view.places.names().map(place).collect(),
         lease_ms: whole_ms(lease),
     }))

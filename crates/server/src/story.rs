@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cutover_core::{State, clients::Places};
+use cutover_core::{
+    State,
+    clients::{Places, Unit},
+};
 use cutover_engine::{Cutover, EngineResult, Follower};
 use cutover_journal::Entry;
 use serde_json::Value;
@@ -75,6 +78,7 @@ impl Story {
     fn view(&self, follower: &Follower, as_of: Instant) -> View {
         let route = follower.state().map(State::route).unwrap_or_default();
         let trial = follower.state().and_then(|state| state.trial.clone()).map(Arc::new);
-        View { cutover: self.cutover.clone(), places: self.places.clone(), revision: follower.seq(), route, trial, as_of }
+        let (cutover, places, units) = (self.cutover.clone(), self.places.clone(), [Unit::of_switch(&route)].into());
+        View { cutover, places, revision: follower.seq(), route, units, trial, as_of }
     }
 }

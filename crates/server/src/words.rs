@@ -31,6 +31,14 @@ pub(crate) fn core_writes(writes: api::Writes) -> core::Writes {
     }
 }
 
+pub(crate) fn unit(unit: &core::clients::Unit) -> api::Unit {
+    api::Unit { name: unit.name.clone(), target_reads: unit.target_reads }
+}
+
+pub(crate) fn core_unit(unit: api::Unit) -> core::clients::Unit {
+    core::clients::Unit { name: unit.name, target_reads: unit.target_reads }
+}
+
 /// Whether a text is one line of at most so many characters, which does no harm in a log or a journal.
 pub(crate) fn is_line(text: &str, most: usize) -> bool {
     text.chars().count() <= most && !text.chars().any(char::is_control)

@@ -9,6 +9,7 @@ mod agent;
 mod flagd;
 mod flags;
 mod ground;
+mod keys;
 mod manners;
 mod permits;
 mod providers;

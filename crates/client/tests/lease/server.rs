@@ -15,7 +15,7 @@ use axum::{
 use cutover_client::{Builder, Client};
 use cutover_core::{
     Route, Side, Writes,
-    clients::{Clients, Flags, Place, Places, Renewal, Report, Who},
+    clients::{Clients, Flags, Place, Places, Renewal, Report, Unit, Who},
     plan::DatabaseUrl,
 };
 use serde_json::{Value, json};
@@ -50,10 +50,12 @@ pub(crate) struct Shared {
     listener: Box<Listener>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct View {
     revision: u64,
     route: Route,
+    /// Told; of older servers none.
+    units: Vec<Unit>,
     /// What is answered instead.
     refuses: Option<StatusCode>,
 }
@@ -66,7 +68,7 @@ impl Server {
     pub(crate) async fn listened_to(lease: Duration, listener: impl Fn(&Value) + Send + Sync + 'static) -> Self {
         let urls = [OLD, NEW].map(|url| DatabaseUrl::parse(url).unwrap());
         let places = Places::new([&urls[0], &urls[1]], [("pool".to_owned(), Place::Through)]).unwrap();
-        let view = watch::Sender::new(View { revision: 1, route: Route::default(), refuses: None });
+        let view = watch::Sender::new(View { revision: 1, route: Route::default(), units: vec![], refuses: None });
         let shared = Shared {
             view,
             clients: Mutex::default(),
@@ -96,6 +98,15 @@ impl Server {
             view.route = Route { epoch: view.route.epoch + 1, authority, writes };
         });
         self.shared.view.borrow().route.epoch
+    }
+
+    /// A change of where reads go, under a new epoch.
+    pub(crate) fn split(&self, units: &[(&str, u16)]) {
+        self.shared.view.send_modify(|view| {
+            view.revision += 1;
+            view.route.epoch += 1;
+            view.units = units.iter().map(|(name, target_reads)| Unit { name: (*name).to_owned(), target_reads: *target_reads }).collect();
+        });
     }
 
     /// Answers every request so from now on; none: as it should.
@@ -146,7 +157,7 @@ async fn permit(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(requ
     if headers.get("authorization").is_none_or(|token| token != "Bearer token") {
         return (StatusCode::UNAUTHORIZED, problem("UNAUTHORIZED"));
     }
-    let view = *shared.view.borrow();
+    let view = shared.view.borrow().clone();
     if let Some(status) = view.refuses {
         return (status, problem("UNAVAILABLE"));
     }
@@ -166,14 +177,18 @@ async fn permit(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(requ
     let news = views.wait_for(|view| Some(view.revision) != request["revision"].as_u64() || view.refuses.is_some());
     // What holds then is told, news or not.
     let _ = timeout(wait, news).await;
-    let View { revision, route, .. } = *shared.view.borrow();
-    let flags = Flags { cutover: "shop", route, fresh: true, places: &shared.places };
+    let View { revision, route, units, .. } = shared.view.borrow().clone();
+    let flags = Flags { cutover: "shop", route, units: &units, fresh: true, places: &shared.places };
     let why = flags.refusal(database);
-    let answer = json!({
+    let told = |unit: &Unit| json!({ "name": unit.name, "target_reads": unit.target_reads });
+    let mut answer = json!({
         "cutover": "shop", "revision": revision, "epoch": route.epoch, "authority": route.authority,
         "writes": if route.writes == Writes::Open { "open" } else { "held" }, "stage": flags.stage(),
         "write": why.is_none(), "why": why, "lease_ms": shared.lease.as_millis() as u64,
     });
+    if !units.is_empty() {
+        answer["units"] = units.iter().map(told).collect();
+    }
     (StatusCode::OK, Json(answer))
 }
 

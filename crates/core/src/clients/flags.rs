@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Place, Places};
+use super::{Place, Places, Unit};
 use crate::{Ladder, Route, Side, Writes};
 
 /// The flag that every application can ask under the same name.
@@ -13,6 +13,8 @@ pub const WRITES_ENABLED: &str = "database-writes-enabled";
 pub struct Context<'a> {
     /// The database that the instance is connected to, as it knows it.
     pub database: Option<&'a str>,
+    /// Whose read it is: what [`Unit::reads_from`] decides by.
+    pub key: Option<&'a str>,
 }
 
 /// What a flag says.
@@ -31,6 +33,8 @@ pub enum Value {
 pub enum Reason {
     /// By the route, and by who asks.
     TargetingMatch,
+    /// By the bucket of the context's key.
+    Split,
     /// The server does not know how things stand, so it says what is safe.
     Unknown,
 }
@@ -41,6 +45,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TargetingMatch => "TARGETING_MATCH",
+            Self::Split => "SPLIT",
             Self::Unknown => "UNKNOWN",
         }
     }
@@ -64,6 +69,8 @@ pub struct Evaluation {
 pub enum FlagError {
     /// No flag has that name.
     NotFound,
+    /// The answer depends on a key, and the context has none.
+    KeyMissing,
 }
 
 /// What a server knows when it is asked.
@@ -73,6 +80,8 @@ pub struct Flags<'a> {
     pub cutover: &'a str,
     /// The newest route that the server knows.
     pub route: Route,
+    /// What moves on its own, and where its reads go.
+    pub units: &'a [Unit],
     /// Whether it is sure that there is no newer one. If not, writes are refused, and reads go where they went.
     pub fresh: bool,
     /// The names of both databases.
@@ -83,25 +92,31 @@ impl Flags<'_> {
     /// The names of all flags.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let own = ["write.allowed", "write.permit", "database.read", "database.write", "stage"];
-        let own = own.iter().filter(|_| !self.cutover.is_empty());
-        std::iter::once(WRITES_ENABLED.to_owned()).chain(own.map(|name| format!("{}.{name}", self.cutover))).collect()
+        if self.cutover.is_empty() {
+            return vec![WRITES_ENABLED.to_owned()];
+        }
+        let [before, after] = [["write.allowed", "write.permit"], ["database.write", "stage"]].map(|names| names.map(str::to_owned));
+        let reads = self.units.iter().map(|unit| format!("{}.read", unit.name));
+        let own = before.into_iter().chain(reads).chain(after).map(|name| format!("{}.{name}", self.cutover));
+        std::iter::once(WRITES_ENABLED.to_owned()).chain(own).collect()
     }
 
     /// What a flag says.
     ///
     /// # Errors
-    /// [`FlagError::NotFound`].
+    /// See [`FlagError`].
     pub fn evaluate(&self, flag: &str, context: Context<'_>) -> Result<Evaluation, FlagError> {
         let cutover = Some(self.cutover).filter(|name| !name.is_empty());
         let own = cutover.and_then(|name| flag.strip_prefix(name)).and_then(|rest| rest.strip_prefix('.'));
+        if let Some(unit) = own.and_then(|own| self.read_of(own)) {
+            return self.read(unit, context.key);
+        }
         let refusal = self.refusal(context.database);
         let (value, why) = match own {
             _ if flag == WRITES_ENABLED => (Value::Flag(refusal.is_none()), refusal),
             Some("write.allowed") => (Value::Flag(refusal.is_none()), refusal),
             Some("write.permit") if refusal.is_some() => (Value::Text(String::new()), refusal),
             Some("write.permit") => (Value::Text(self.route.epoch.to_string()), None),
-            Some("database.read") => (Value::Text(self.route.authority.to_string()), None),
             Some("database.write") if self.is_open() => (Value::Text(self.route.authority.to_string()), None),
             Some("database.write") => (Value::Text("hold".to_owned()), Some(self.closed())),
             Some("stage") if self.fresh => (Value::Text(self.stage().to_owned()), None),
@@ -114,8 +129,7 @@ impl Flags<'_> {
             Value::Text(text) if text.is_empty() => "none".to_owned(),
             Value::Text(text) => text.clone(),
         };
-        let reason = if self.fresh { Reason::TargetingMatch } else { Reason::Unknown };
-        Ok(Evaluation { value, variant, reason, why })
+        Ok(Evaluation { value, variant, reason: self.reason(Reason::TargetingMatch), why })
     }
 
     /// What a flag about writes says to whoever may write; none of any other flag.
@@ -167,6 +181,22 @@ impl Flags<'_> {
         self.fresh && self.route == Route { epoch: self.route.epoch, authority: Side::Target, writes: Writes::Held } && there()
     }
 
+    /// The unit whose reads a flag is about.
+    fn read_of(&self, own: &str) -> Option<&Unit> {
+        let name = own.strip_suffix(".read")?;
+        self.units.iter().find(|unit| unit.name == name)
+    }
+
+    fn read(&self, unit: &Unit, key: Option<&str>) -> Result<Evaluation, FlagError> {
+        let side = unit.reads_from(self.cutover, key).ok_or(FlagError::KeyMissing)?.to_string();
+        let reason = if unit.is_split() { Reason::Split } else { Reason::TargetingMatch };
+        Ok(Evaluation { variant: side.clone(), value: Value::Text(side), reason: self.reason(reason), why: None })
+    }
+
+    fn reason(&self, known: Reason) -> Reason {
+        if self.fresh { known } else { Reason::Unknown }
+    }
+
     fn closed(&self) -> String {
         if self.fresh { "writes are held" } else { "the server has lost touch with the journal" }.to_owned()
     }
@@ -181,13 +211,16 @@ impl Default for Route {
 
 #[cfg(test)]
 mod tests {
+    use cutover_bucketing::ALL;
+
     use super::*;
     use crate::plan::DatabaseUrl;
 
     fn told(route: Route, fresh: bool, flag: &str, database: Option<&str>) -> Evaluation {
         let [source, target] = ["postgres://c@old/shop", "postgres://c@new/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
         let places = Places::new([&source, &target], [("pool".to_owned(), Place::Through)]).unwrap();
-        Flags { cutover: "shop", route, fresh, places: &places }.evaluate(flag, Context { database }).unwrap()
+        let flags = Flags { cutover: "shop", route, units: &[Unit::of_switch(&route)], fresh, places: &places };
+        flags.evaluate(flag, Context { database, key: None }).unwrap()
     }
 
     const ROUTES: [Route; 4] = [
@@ -241,15 +274,40 @@ mod tests {
     fn a11_a_write_on_trial_is_for_the_target_in_charge_while_it_is_held() {
         let [source, target] = ["postgres://c@old/shop", "postgres://c@new/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
         let places = Places::new([&source, &target], []).unwrap();
-        let may = |route, fresh, database| Flags { cutover: "shop", route, fresh, places: &places }.may_claim(database);
+        let may = |route, fresh, database| Flags { cutover: "shop", route, units: &[], fresh, places: &places }.may_claim(database);
         assert_eq!(ROUTES.map(|route| may(route, true, Some("new"))), [false, false, true, false]);
         assert!(!may(ROUTES[2], true, Some("old")) && !may(ROUTES[2], true, None) && !may(ROUTES[2], false, Some("new")));
     }
 
     #[test]
+    fn a_unit_whose_reads_are_split_is_told_by_key_and_any_other_without_one() {
+        let places = Places::default();
+        let told = |fresh, target_reads, flag: &str, key| {
+            let units = [Unit { name: "orders".to_owned(), target_reads }];
+            let flags = Flags { cutover: "shop", route: ROUTES[0], units: &units, fresh, places: &places };
+            flags.evaluate(flag, Context { database: None, key }).map(|told| (told.variant, told.reason))
+        };
+        let said = |side: &str, reason| Ok((side.to_owned(), reason));
+        // A published vector: shop.orders,customer-17,6665.
+        for fresh in [true, false] {
+            let reason = |reason| if fresh { reason } else { Reason::Unknown };
+            let orders = |target_reads, key| told(fresh, target_reads, "shop.orders.read", key);
+            assert_eq!(orders(6665, Some("customer-17")), said("source", reason(Reason::Split)));
+            assert_eq!(orders(6666, Some("customer-17")), said("target", reason(Reason::Split)));
+            assert_eq!(orders(6666, None), Err(FlagError::KeyMissing));
+            assert_eq!([orders(0, None), orders(0, Some("a"))], [(); 2].map(|()| said("source", reason(Reason::TargetingMatch))));
+            assert_eq!([orders(ALL, None), orders(ALL, Some("a"))], [(); 2].map(|()| said("target", reason(Reason::TargetingMatch))));
+        }
+        for flag in ["shop.database.read", "shop.order.read", "shop..read", "shop.read", "shop.orders.read.read"] {
+            assert_eq!(told(true, 0, flag, None), Err(FlagError::NotFound), "{flag}");
+        }
+    }
+
+    #[test]
     fn every_name_has_an_answer_and_no_other_has() {
         let places = Places::default();
-        let flags = Flags { cutover: "shop", route: Route::default(), fresh: true, places: &places };
+        let units = [Unit::of_switch(&Route::default())];
+        let flags = Flags { cutover: "shop", route: Route::default(), units: &units, fresh: true, places: &places };
         assert!(flags.names().iter().all(|name| flags.evaluate(name, Context::default()).is_ok()));
         let unknown = Flags { cutover: "", fresh: false, ..flags };
         assert_eq!(unknown.names(), [WRITES_ENABLED], "it knows nothing yet, not even the name");

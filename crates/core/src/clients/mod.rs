@@ -11,6 +11,7 @@ mod listeners;
 mod places;
 mod pushed;
 mod report;
+mod units;
 mod wanted;
 
 pub use desk::{Desk, Lent};
@@ -20,4 +21,5 @@ pub use listeners::{Heard, Listeners, Verdict};
 pub use places::{Place, Places};
 pub use pushed::{Moment, Pushed};
 pub use report::{Claim, Driving, MOST_NAMES, Report, Verb};
+pub use units::Unit;
 pub use wanted::{Names, Wanted};

@@ -213,7 +213,7 @@ impl World {
                 let renewal = Renewal { key: &key, name: &key, who, until_ms: 0 };
                 let Ok(lent) = desk.lend(&renewal, now) else { return };
                 let fresh = now < desk.relies_until_ms();
-                let may_write = Flags { cutover: "shop", route: view, fresh, places }.refusal(Some(name)).is_none();
+                let may_write = Flags { cutover: "shop", route: view, units: &[], fresh, places }.refusal(Some(name)).is_none();
                 let answer = Message::Answer {
                     client,
                     incarnation,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cutover_core::clients::FlagError;
 use futures_util::{Stream, stream};
 use serde_json::{Map, json};
 use tokio::{
@@ -18,7 +19,7 @@ use super::{
     },
 };
 use crate::{
-    evaluate::{self, Asker, Evaluated, FlagValue},
+    evaluate::{self, Asker, Evaluated, FlagValue, Unanswered},
     front::{Front, View},
 };
 
@@ -103,7 +104,10 @@ fn event(kind: &str, data: Map<String, serde_json::Value>) -> EventStreamRespons
 async fn one(front: &Front, asked: ResolveRequest) -> Result<Evaluated, Status> {
     let arrived = Instant::now();
     let asker = Asker(asked.context.map(json).unwrap_or_default());
-    let evaluated = evaluate::one(front, &asked.flag_key, &asker, arrived).await.map_err(Status::not_found);
+    let evaluated = evaluate::one(front, &asked.flag_key, &asker, arrived).await.map_err(|Unanswered { error, details }| match error {
+        FlagError::NotFound => Status::not_found(details),
+        FlagError::KeyMissing => Status::invalid_argument(details),
+    });
     front.metrics.seconds.observe(arrived.elapsed().as_secs_f64());
     evaluated
 }

@@ -19,7 +19,7 @@ pub(super) fn configuration(flags: &Flags<'_>, until_s: u64, metadata: Map<Strin
 fn rule(flags: &Flags<'_>, name: &str, spellings: &[String], until_s: u64) -> Value {
     let mut variants = Map::new();
     let mut says = |flags: &Flags<'_>, database: Option<&str>| {
-        let told = flags.evaluate(name, Context { database }).ok();
+        let told = flags.evaluate(name, Context { database, key: None }).ok();
         told.map(|Evaluation { variant, value, .. }| {
             variants.insert(variant.clone(), json!(value));
             variant
@@ -46,7 +46,7 @@ fn rule(flags: &Flags<'_>, name: &str, spellings: &[String], until_s: u64) -> Va
 mod tests {
     use cutover_core::{
         Route, Side, Writes,
-        clients::{Place, Places},
+        clients::{Place, Places, Unit},
     };
 
     use super::*;
@@ -56,7 +56,8 @@ mod tests {
         let names = [("old:5432/shop", Place::At(Side::Source)), ("new", Place::At(Side::Target)), ("pool", Place::Through)];
         let places = Places::of_names(names.map(|(name, place)| (name.to_owned(), place))).unwrap();
         let route = Route { epoch: 4, authority: Side::Source, writes: Writes::Open };
-        let flags = Flags { cutover: "shop", route, fresh: true, places: &places };
+        let units = [Unit::of_switch(&route)];
+        let flags = Flags { cutover: "shop", route, units: &units, fresh: true, places: &places };
         let told: Value = serde_json::from_str(&configuration(&flags, 1_700_000_000, Map::new())).unwrap();
         let expected = json!({
             "state": "ENABLED",
