@@ -332,6 +332,11 @@ async fn b20_the_command_line_drives_by_a_server() {
     call(&made.out, &["complete"]).await.code(1);
     let audit = world.cutover(&["audit", "--output", "json"]).await.code(0).json();
     assert!(audit["entries"].as_array().unwrap().iter().any(|entry| entry["actor"] == "ci" && entry["reason"] == "CHG-7"));
+
+    world.write_plan("[tables]\nexclude = ['bank.audit_*']");
+    let narrower = serve(&world, &[]).await;
+    let (status, problem) = answer(narrower.post("/v1/check", "").bearer_auth(viewer.out.trim())).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("CONFLICT")), "its plan covers other tables: {problem}");
     let gone = ["status", "--server", "http://127.0.0.1:9"];
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_cutover"));
     let output = tokio::time::timeout(LIMIT, command.args(gone).current_dir(elsewhere.path()).output()).await.unwrap().unwrap();
