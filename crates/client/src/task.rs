@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use cutover_api::{Permit, PermitRequest};
-use cutover_wire::{Method, Wire};
+use cutover_wire::{Method, Wire, pace};
 use tokio::{
     select,
     sync::watch,
@@ -17,23 +17,8 @@ use crate::{
     settings::Checked,
 };
 
-/// How long an answer may take that is not held back, where no lease is at stake.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
-
-/// No answer has less time than this: a lease that is nearly over runs out by itself.
-const LEAST_LIMIT: Duration = Duration::from_millis(250);
-
-/// The first pause after a failure. It doubles.
-const FIRST_REST: Duration = Duration::from_millis(25);
-
-/// The longest pause after a failure.
-const LONGEST_REST: Duration = Duration::from_secs(1);
-
 /// A longer answer is none of the server's. Unit: bytes.
 pub(crate) const MOST_BODY: usize = 64 * 1024;
-
-/// How long the server may take to hear a goodbye.
-const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why there is no lease.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +84,7 @@ impl Task {
         let rest = match answer.map_err(Failure::Wire).and_then(|permit| self.take(permit, sent, sent_at)) {
             Ok(news) => {
                 self.recovered();
-                // A server that is closing answers at once, though there is nothing new.
-                let early = sent_at.elapsed() < Duration::from_millis(request.wait_ms) / 2 || request.wait_ms == 0;
-                (!news && early).then_some(FIRST_REST * 2)
+                pace::after_answer(news, Duration::from_millis(request.wait_ms), sent_at.elapsed())
             }
             Err(failure) => Some(self.failed(failure)),
         };
@@ -121,9 +104,7 @@ impl Task {
         let request = PermitRequest { acknowledged, revision, wait_ms, ..self.asks.clone() };
         let wait = Duration::from_millis(wait_ms);
         let left = self.until.saturating_duration_since(Instant::now());
-        // Another try should still fit in.
-        let limit = if left > wait { (wait + (left - wait) / 2).max(LEAST_LIMIT) } else { wait + ASK_LIMIT };
-        (request, limit)
+        (request, pace::limit(wait, left))
     }
 
     fn take(&mut self, permit: Permit, sent: u64, sent_at: Instant) -> Result<bool, Failure> {
@@ -183,16 +164,14 @@ impl Task {
 
     /// Returns how long to rest.
     fn failed(&mut self, failure: Failure) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
         if self.failures == 0 {
-            let left = self.until.saturating_duration_since(Instant::now());
             tracing::warn!(%failure, lease_left_ms = left.as_millis(), "no lease from the cutover server; writes are refused when it has run out");
         }
-        let rest = FIRST_REST.saturating_mul(1 << self.failures.min(8)).min(LONGEST_REST);
+        let rest = pace::after_failure(self.failures, left);
         self.failures = self.failures.saturating_add(1);
         self.shared.view.send_modify(|view| view.failure = Some(Arc::new(failure)));
-        // As long as there is something to lose, it is tried more often.
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() { rest } else { rest.min((left / 4).max(FIRST_REST)) }
+        rest
     }
 
     /// Lets the writes under way end, and then says goodbye. As long as one is under way, saying so would be a lie: then
@@ -209,7 +188,7 @@ impl Task {
         if timeout_at(self.until, drained).await.is_err() {
             return tracing::warn!("a write takes longer than the lease; the server is not told that this client has ended");
         }
-        if let Err(failure) = self.wire.say(Method::DELETE, &format!("v1/permits/{}", self.asks.incarnation), GOODBYE_LIMIT).await {
+        if let Err(failure) = self.wire.say(Method::DELETE, &format!("v1/permits/{}", self.asks.incarnation), pace::GOODBYE_LIMIT).await {
             tracing::debug!(%failure, "the server could not be told that this client has ended");
         }
     }

@@ -18,7 +18,7 @@ use cutover_core::{
     Route,
     clients::{Place, Places, Unit},
 };
-use cutover_wire::{Failure, Method, Reach, ReachError, Wire};
+use cutover_wire::{Failure, Method, Reach, ReachError, Wire, pace};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -32,21 +32,6 @@ use crate::{
 
 /// A longer answer is none of a server's. Unit: bytes.
 const MOST_BODY: usize = 256 * 1024;
-
-/// How long an answer may take that is not held back, where no lease is at stake.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
-
-/// No answer has less time than this: a lease that is nearly over runs out by itself.
-const LEAST_LIMIT: Duration = Duration::from_millis(250);
-
-/// The first pause after a failure. It doubles.
-const FIRST_REST: Duration = Duration::from_millis(25);
-
-/// The longest pause after a failure.
-const LONGEST_REST: Duration = Duration::from_secs(1);
-
-/// How long a server may take to hear a goodbye.
-const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where an agent gets its lease from.
 #[derive(Clone, Debug)]
@@ -152,9 +137,8 @@ impl Link {
                         tracing::info!(failures, "the server answers again");
                     }
                     failures = 0;
-                    // A server that is closing answers at once, though there is nothing new.
-                    if front.now().revision == known && asked_at.elapsed() < wait / 2 {
-                        sleep(FIRST_REST * 2).await;
+                    if let Some(rest) = pace::after_answer(front.now().revision != known, wait, asked_at.elapsed()) {
+                        sleep(rest).await;
                     }
                 }
                 Err(Trouble::Other(error)) => return Err(error),
@@ -167,9 +151,7 @@ impl Link {
                             "no lease from the server; writes are refused when it has run out"
                         );
                     }
-                    let rest = FIRST_REST.saturating_mul(1 << failures.min(8)).min(LONGEST_REST);
-                    // As long as there is something to lose, it is tried more often.
-                    sleep(if left.is_zero() { rest } else { rest.min((left / 4).max(FIRST_REST)) }).await;
+                    sleep(pace::after_failure(failures, left)).await;
                     failures = failures.saturating_add(1);
                 }
             }
@@ -204,9 +186,7 @@ impl Link {
             wait_ms: whole_ms(wait),
         };
         let left = until.saturating_duration_since(sent);
-        // Another try should still fit in.
-        let limit = if left > wait { (wait + (left - wait) / 2).max(LEAST_LIMIT) } else { wait + ASK_LIMIT };
-        let permit = self.wire.ask(Method::POST, "v1/agents", Some(&request), limit).await?;
+        let permit = self.wire.ask(Method::POST, "v1/agents", Some(&request), pace::limit(wait, left)).await?;
         self.take(front, permit, sent)
     }
 
@@ -243,7 +223,7 @@ impl Link {
 
     /// Asks the server whether an instance may write once.
     pub(crate) async fn try_write(&self, request: &TrialRequest) -> bool {
-        let asked = self.wire.ask::<TrialAnswer>(Method::POST, "v1/trial", Some(request), GRANT_LIMIT + ASK_LIMIT).await;
+        let asked = self.wire.ask::<TrialAnswer>(Method::POST, "v1/trial", Some(request), GRANT_LIMIT + pace::ASK_LIMIT).await;
         asked.map(|answer| answer.granted).unwrap_or_else(|failure| {
             tracing::warn!(%failure, "the server could not be asked for the write on trial");
             false
@@ -252,7 +232,7 @@ impl Link {
 
     async fn leave(&self) {
         let path = format!("v1/agents/{}", self.incarnation);
-        if let Err(failure) = self.wire.say(Method::DELETE, &path, GOODBYE_LIMIT).await {
+        if let Err(failure) = self.wire.say(Method::DELETE, &path, pace::GOODBYE_LIMIT).await {
             tracing::debug!(%failure, "the server could not be told that this agent has ended");
         }
     }
