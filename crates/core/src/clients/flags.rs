@@ -64,6 +64,18 @@ pub struct Evaluation {
     pub why: Option<String>,
 }
 
+impl Evaluation {
+    fn new(value: Value, reason: Reason, why: Option<String>) -> Self {
+        let variant = match &value {
+            Value::Flag(true) => "on".to_owned(),
+            Value::Flag(false) => "off".to_owned(),
+            Value::Text(text) if text.is_empty() => "none".to_owned(),
+            Value::Text(text) => text.clone(),
+        };
+        Self { value, variant, reason, why }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagError {
@@ -106,43 +118,44 @@ impl Flags<'_> {
     /// # Errors
     /// See [`FlagError`].
     pub fn evaluate(&self, flag: &str, context: Context<'_>) -> Result<Evaluation, FlagError> {
-        let cutover = Some(self.cutover).filter(|name| !name.is_empty());
-        let own = cutover.and_then(|name| flag.strip_prefix(name)).and_then(|rest| rest.strip_prefix('.'));
+        let own = self.own(flag);
         if let Some(unit) = own.and_then(|own| self.read_of(own)) {
             return self.read(unit, context.key);
         }
         let refusal = self.refusal(context.database);
+        if let Some(value) = self.of_writes(flag, refusal.is_none()) {
+            return Ok(Evaluation::new(value, self.reason(Reason::TargetingMatch), refusal));
+        }
         let (value, why) = match own {
-            _ if flag == WRITES_ENABLED => (Value::Flag(refusal.is_none()), refusal),
-            Some("write.allowed") => (Value::Flag(refusal.is_none()), refusal),
-            Some("write.permit") if refusal.is_some() => (Value::Text(String::new()), refusal),
-            Some("write.permit") => (Value::Text(self.route.epoch.to_string()), None),
             Some("database.write") if self.is_open() => (Value::Text(self.route.authority.to_string()), None),
             Some("database.write") => (Value::Text("hold".to_owned()), Some(self.closed())),
             Some("stage") if self.fresh => (Value::Text(self.stage().to_owned()), None),
             Some("stage") => (Value::Text("hold".to_owned()), None),
             _ => return Err(FlagError::NotFound),
         };
-        let variant = match &value {
-            Value::Flag(true) => "on".to_owned(),
-            Value::Flag(false) => "off".to_owned(),
-            Value::Text(text) if text.is_empty() => "none".to_owned(),
-            Value::Text(text) => text.clone(),
-        };
-        Ok(Evaluation { value, variant, reason: self.reason(Reason::TargetingMatch), why })
+        Ok(Evaluation::new(value, self.reason(Reason::TargetingMatch), why))
     }
 
     /// What a flag about writes says to whoever may write; none of any other flag.
     #[must_use]
     pub fn allowing(&self, flag: &str) -> Option<Evaluation> {
-        let own = flag.strip_prefix(self.cutover).and_then(|rest| rest.strip_prefix('.'));
-        let (value, variant) = match own {
-            _ if flag == WRITES_ENABLED => (Value::Flag(true), "on".to_owned()),
-            Some("write.allowed") => (Value::Flag(true), "on".to_owned()),
-            Some("write.permit") => (Value::Text(self.route.epoch.to_string()), self.route.epoch.to_string()),
-            _ => return None,
-        };
-        Some(Evaluation { value, variant, reason: Reason::TargetingMatch, why: None })
+        Some(Evaluation::new(self.of_writes(flag, true)?, Reason::TargetingMatch, None))
+    }
+
+    /// What a flag about writes says; none of any other flag.
+    fn of_writes(&self, flag: &str, allowed: bool) -> Option<Value> {
+        match self.own(flag) {
+            _ if flag == WRITES_ENABLED => Some(Value::Flag(allowed)),
+            Some("write.allowed") => Some(Value::Flag(allowed)),
+            Some("write.permit") => Some(Value::Text(if allowed { self.route.epoch.to_string() } else { String::new() })),
+            _ => None,
+        }
+    }
+
+    /// A flag's name behind the cutover's.
+    fn own<'f>(&self, flag: &'f str) -> Option<&'f str> {
+        let cutover = Some(self.cutover).filter(|name| !name.is_empty())?;
+        flag.strip_prefix(cutover)?.strip_prefix('.')
     }
 
     /// The name of the stage that the route stands on.
@@ -190,7 +203,7 @@ impl Flags<'_> {
     fn read(&self, unit: &Unit, key: Option<&str>) -> Result<Evaluation, FlagError> {
         let side = unit.reads_from(self.cutover, key).ok_or(FlagError::KeyMissing)?.to_string();
         let reason = if unit.is_split() { Reason::Split } else { Reason::TargetingMatch };
-        Ok(Evaluation { variant: side.clone(), value: Value::Text(side), reason: self.reason(reason), why: None })
+        Ok(Evaluation::new(Value::Text(side), self.reason(reason), None))
     }
 
     fn reason(&self, known: Reason) -> Reason {
