@@ -5,12 +5,16 @@
 
 mod agents;
 mod drive;
+mod operations;
 mod permits;
 mod problem;
 mod trial;
 
 pub use agents::{AgentPermit, AgentRequest, ClientSum, PlaceName};
 pub use drive::{CompleteRequest, Drive, Outcome, RollbackRequest, RunRequest, Until};
+pub use operations::{
+    LONGEST_US, MOST_DURATIONS, MOST_NAME, MOST_SERIES, OperationOutcome, OperationSummary, Operations, OperationsRequest, Series, rounded,
+};
 pub use permits::{Permit, PermitRequest, Side, Unit, Writes, header};
 pub use problem::{Code, Problem};
 pub use trial::{TrialAnswer, TrialRequest};

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cutover_client::Client;
+use cutover_client::{Client, Operation, OperationOutcome, Side};
 
 const ROUNDS: usize = 500;
 
@@ -40,6 +40,10 @@ const CALLED: &[(&str, Call)] = &[
     }),
     ("read_from(), in a switch", |client| {
         black_box(client.read_from(black_box("database"), black_box("123e4567-e89b-12d3-a456-426614174000")));
+    }),
+    ("record()", |client| {
+        let took = Duration::from_micros(black_box(123));
+        client.record(&Operation { unit: "orders", name: "get", store: Side::Source, took, outcome: OperationOutcome::Ok });
     }),
     ("route()", |client| drop(black_box(client.route()))),
 ];

@@ -6,8 +6,9 @@ use cutover_wire::{Token, Wire};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 
 use crate::{
-    Client, Error,
+    Client, Error, chance,
     guard::Shared,
+    operations,
     settings::{Ca, Settings},
     task::{Failure, MOST_BODY, Task},
 };
@@ -119,9 +120,11 @@ impl Builder {
         let shared = Arc::new(Shared::new());
         let (end, ending) = watch::channel(false);
         let (alive, gone) = watch::channel(());
-        let task = Task::new(shared.clone(), wire, settings, ending);
+        let incarnation = format!("{:016x}{:016x}", chance::number(), chance::number());
+        let task = Task::new(shared.clone(), wire.clone(), settings, incarnation.clone(), ending.clone());
+        let operations = shared.clone();
         runtime.spawn(async move {
-            task.run().await;
+            tokio::join!(task.run(), operations::tell(&operations.counted, &wire, incarnation, ending));
             drop(alive);
         });
         Ok(Client::new(shared, end, gone))

@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{Builder, Refused, Route, Side, WriteGuard, guard::Shared};
+use crate::{Builder, Operation, Refused, Route, Side, WriteGuard, guard::Shared};
 
 /// A longer wait than this is as good as one without end.
 const VERY_LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -107,6 +107,27 @@ impl Client {
         self.shared.reads.side(unit, key)
     }
 
+    /// Counts a read or a write that has ended at one store. The server is told once a second of all that were counted in this
+    /// process, each time once; when it can't be reached, later. [`Client::close`] tells it of the last.
+    ///
+    /// An operation that fell back is two: one at the store that failed, with [`OperationOutcome::FellBack`], and one at the
+    /// store that answered.
+    ///
+    /// ```no_run
+    /// # use std::time::Instant;
+    /// # use cutover_client::{Client, Operation, OperationOutcome, Side};
+    /// # fn example(client: &Client, read: impl Fn() -> Result<u8, ()>) {
+    /// let begun = Instant::now();
+    /// let outcome = if read().is_ok() { OperationOutcome::Ok } else { OperationOutcome::Failed };
+    /// client.record(&Operation { unit: "images", name: "get", store: Side::Source, took: begun.elapsed(), outcome });
+    /// # }
+    /// ```
+    ///
+    /// [`OperationOutcome::FellBack`]: crate::OperationOutcome::FellBack
+    pub fn record(&self, operation: &Operation<'_>) {
+        self.shared.counted.record(operation);
+    }
+
     /// The newest route; none before the first answer. It stays when the server is out of reach.
     #[must_use]
     pub fn route(&self) -> Option<Route> {
@@ -125,7 +146,7 @@ impl Client {
     }
 
     /// Refuses further writes in this process, waits for those under way and gives the lease back, so that nobody has to
-    /// wait until it has run out. Takes no longer than the lease and a second. For a graceful end; all clones are closed.
+    /// wait until it has run out. Tells the server of the last operations. Takes no longer than the lease and a second. For a graceful end; all clones are closed.
     pub async fn close(self) {
         self.handle.end.send_replace(true);
         let mut gone = self.handle.gone.clone();

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     clock::Clock,
     gate::{Gate, Ticket},
+    operations::Counted,
     reads::Reads,
     view::View,
 };
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) clock: Clock,
     pub(crate) reads: Reads,
+    pub(crate) counted: Counted,
     /// Told when a write ended that the task may be waiting for.
     pub(crate) left: Notify,
     pub(crate) view: watch::Sender<View>,
@@ -31,7 +33,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new() -> Self {
         let (gate, clock, view) = (Gate::new(), Clock::new(), watch::Sender::new(View::default()));
-        Self { gate, clock, reads: Reads::default(), left: Notify::new(), view }
+        Self { gate, clock, reads: Reads::default(), counted: Counted::default(), left: Notify::new(), view }
     }
 
     pub(crate) fn enter(&self) -> Option<Ticket> {
@@ -107,7 +109,7 @@ impl Drop for WriteGuard<'_> {
 }
 
 /// A number that is the same for each thread, and seldom the same for two.
-fn shard() -> usize {
+pub(crate) fn shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static SHARD: Cell<Option<usize>> = const { Cell::new(None) };

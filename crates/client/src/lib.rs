@@ -47,6 +47,11 @@
 //!
 //! [`Client::read_from`] says it for a key, in nanoseconds as well, and stays as it was when the server is out of reach.
 //!
+//! # What was read and written
+//!
+//! [`Client::record`] counts an operation in some ten nanoseconds. The server is told once a second, each operation once,
+//! and shows error rates and percentiles of both stores side by side.
+//!
 //! # To hold rather than to refuse
 //!
 //! A pause takes a second or two. [`Client::write_within`] holds a caller for a bounded time and goes on as soon as
@@ -65,6 +70,7 @@ mod keeper;
 mod layer;
 #[cfg(test)]
 mod model;
+mod operations;
 mod reads;
 mod refused;
 mod settings;
@@ -74,11 +80,12 @@ mod view;
 
 pub use builder::Builder;
 pub use client::Client;
-pub use cutover_api::{Side, Writes};
+pub use cutover_api::{OperationOutcome, Side, Writes};
 pub use error::Error;
 pub use guard::WriteGuard;
 #[cfg(feature = "tower")]
 pub use layer::{WriteGate, WriteGateLayer};
+pub use operations::Operation;
 pub use refused::{Reason, Refused};
 pub use view::Route;
 

@@ -59,8 +59,7 @@ enum Attended<T> {
 }
 
 impl Task {
-    pub(crate) fn new(shared: Arc<Shared>, wire: Wire, settings: Checked, ending: watch::Receiver<bool>) -> Self {
-        let incarnation = format!("{:016x}{:016x}", chance::number(), chance::number());
+    pub(crate) fn new(shared: Arc<Shared>, wire: Wire, settings: Checked, incarnation: String, ending: watch::Receiver<bool>) -> Self {
         let Checked { instance, database, .. } = settings;
         let asks = PermitRequest { instance, incarnation, database, acknowledged: None, revision: None, wait_ms: 0 };
         Self { shared, wire, ending, keeper: Keeper::default(), until: Instant::now(), asks, failures: 0 }

@@ -8,6 +8,7 @@ pub mod clients;
 mod command;
 mod event;
 mod lsn;
+pub mod operations;
 pub mod plan;
 mod route;
 mod side;

@@ -18,7 +18,7 @@ use cutover_core::{
     Route,
     clients::{Place, Places, Unit},
 };
-use cutover_wire::{Failure, Method, Reach, ReachError, Wire, pace};
+use cutover_wire::{Failure, Method, Reach, ReachError, Wire, operations::Outbox, pace};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -62,6 +62,7 @@ impl Agent {
     /// If it had ended before, of itself.
     pub async fn close(self) -> Result<(), ServerError> {
         let ended = self.house.close().await;
+        self.link.pass_on_last(&self.front).await;
         // Else whoever waits for its clients waits until the last lease is over.
         if self.front.report().clients == 0 {
             self.link.leave().await;
@@ -98,6 +99,10 @@ pub async fn agent(upstream: Upstream, options: Options) -> Result<Agent, Server
         let (front, link) = (front.clone(), link.clone());
         async move { link.tell(&front).await }
     });
+    house.tasks.spawn({
+        let (front, link) = (front.clone(), link.clone());
+        async move { link.pass_on(&front).await }
+    });
     Ok(Agent { house, front, link })
 }
 
@@ -109,14 +114,18 @@ pub(crate) struct Link {
     beat: AtomicU64,
     /// When the lease runs out that the agent has, and how long it was when it was given. Only one answer at a time is taken.
     lease: Mutex<(Instant, Duration)>,
+    /// What the clients' applications did. Taken by the one task that tells the server.
+    outbox: tokio::sync::Mutex<Outbox>,
 }
 
 impl Link {
     fn new(upstream: &Upstream) -> Result<Self, ReachError> {
+        let incarnation = hex::encode(rand::random::<[u8; 16]>());
         Ok(Self {
             wire: Wire::new(&upstream.reach, concat!("cutover-agent/", env!("CARGO_PKG_VERSION")), MOST_BODY)?,
             instance: upstream.instance.clone(),
-            incarnation: hex::encode(rand::random::<[u8; 16]>()),
+            outbox: tokio::sync::Mutex::new(Outbox::new(incarnation.clone())),
+            incarnation,
             beat: AtomicU64::new(0),
             lease: Mutex::new((Instant::now(), Duration::ZERO)),
         })
@@ -170,6 +179,18 @@ impl Link {
                 Err(Trouble::Passing(why)) => tracing::debug!(why, "the server could not be told"),
             }
         }
+    }
+
+    /// Tells of what the clients' applications did.
+    async fn pass_on(&self, front: &Front) -> Result<(), ServerError> {
+        self.outbox.lock().await.keep_telling(&self.wire, |tally| front.told.pass_on(tally)).await;
+        Ok(())
+    }
+
+    async fn pass_on_last(&self, front: &Front) {
+        let mut outbox = self.outbox.lock().await;
+        front.told.pass_on(&mut outbox.tally);
+        outbox.tell_last(&self.wire).await;
     }
 
     async fn ask(&self, front: &Front, wait: Duration, until: Instant) -> Result<(), Trouble> {

@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{agent::Link, events::Tickets, health::Metrics, tokens::Tokens};
+use crate::{agent::Link, events::Tickets, health::Metrics, operations::Told, tokens::Tokens};
 
 /// How things stand, as of a moment that is known.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     started: Instant,
     manners: Manners,
     pub(crate) metrics: Metrics,
+    /// What applications tell of their reads and writes.
+    pub(crate) told: Told,
     pub(crate) tickets: Tickets,
     /// Told when somebody who waits for our clients may want to hear what we have to say.
     pub(crate) news: Notify,
@@ -99,6 +101,7 @@ impl Front {
     }
 
     fn new(view: View, desk: Desk, started: Instant, manners: Manners, upstream: Option<Arc<Link>>) -> Self {
+        let told = Told::default();
         Self(Arc::new(Inner {
             view: watch::Sender::new(view),
             desk: Mutex::new(desk),
@@ -106,7 +109,8 @@ impl Front {
             upstream,
             started,
             manners,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(told.collector()),
+            told,
             tickets: Tickets::new(),
             news: Notify::new(),
         }))

@@ -6,6 +6,7 @@ use axum::{extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 use cutover_api::Code;
 use cutover_core::Writes;
 use prometheus_client::{
+    collector::Collector,
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
@@ -38,7 +39,7 @@ struct Labels {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(operations: Box<dyn Collector>) -> Self {
         let mut registry = Registry::with_prefix("cutover");
         let metrics = Self {
             requests: Family::default(),
@@ -67,6 +68,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.journal_age.clone(),
         );
+        registry.register_collector(operations);
         Self { registry, ..metrics }
     }
 

@@ -18,6 +18,7 @@ mod heir;
 mod house;
 mod ofrep;
 mod openapi;
+mod operations;
 mod permits;
 mod problem;
 mod read;

@@ -7,7 +7,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::require, drive, events, flagd, front::Front, health, ofrep, permits, read, serve::App, tokens::Role, trial};
+use crate::{auth::require, drive, events, flagd, front::Front, health, ofrep, operations, permits, read, serve::App, tokens::Role, trial};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -81,6 +81,7 @@ where
             .routes(routes!(permits::agent))
             .routes(routes!(permits::agent_leaves))
             .routes(routes!(trial::ask))
+            .routes(routes!(operations::tell))
             .routes(routes!(ofrep::one))
             .routes(routes!(ofrep::all)),
         viewers: OpenApiRouter::new().routes(routes!(health::metrics)),
@@ -99,6 +100,7 @@ fn server_parts() -> Parts<App> {
             .routes(routes!(read::check))
             .routes(routes!(read::journal))
             .routes(routes!(read::audit))
+            .routes(routes!(operations::lately))
             .routes(routes!(drive::driven))
             .routes(routes!(events::journal)),
         operators: parts

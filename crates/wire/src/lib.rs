@@ -3,6 +3,7 @@
 //! A [`Reach`] is what was said of a server, checked before anything is sent; a [`Wire`] asks it. A [`Failure`] says why
 //! there is no answer. [`trust`] alone is for those who ask servers of others.
 
+pub mod operations;
 pub mod pace;
 mod reach;
 mod wire;

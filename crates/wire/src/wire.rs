@@ -99,6 +99,14 @@ impl Wire {
         self.send(method, path, None::<&()>, limit).await.map(drop)
     }
 
+    /// The same, with a body.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn tell(&self, method: Method, path: &str, body: &(impl Serialize + Sync), limit: Duration) -> Result<(), Failure> {
+        self.send(method, path, Some(body), limit).await.map(drop)
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<&(impl Serialize + Sync)>, limit: Duration) -> Result<Vec<u8>, Failure> {
         let mut url = self.reach.server.clone();
         url.set_path(&format!("{}{path}", url.path()));

@@ -11,6 +11,7 @@ mod flags;
 mod ground;
 mod keys;
 mod manners;
+mod operations;
 mod permits;
 mod providers;
 mod sdk;

@@ -4,6 +4,7 @@
 mod faults;
 mod guards;
 mod layer;
+mod operations;
 mod reads;
 mod server;
 mod settings;

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     since: Instant,
     /// Every request, in order, and `null` for a goodbye.
     heard: Mutex<Vec<Value>>,
+    /// Every request that tells of operations, in order.
+    told: Mutex<Vec<Value>>,
     listener: Box<Listener>,
 }
 
@@ -76,10 +78,12 @@ impl Server {
             lease,
             since: Instant::now(),
             heard: Mutex::default(),
+            told: Mutex::default(),
             listener: Box::new(listener),
         };
         let shared = Arc::new(shared);
         let app = Router::new().route("/v1/permits", post(permit)).route("/v1/permits/{incarnation}", delete(leave));
+        let app = app.route("/v1/operations", post(operations));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let app = app.with_state(shared.clone());
@@ -122,6 +126,10 @@ impl Server {
 
     pub(crate) fn heard(&self) -> Vec<Value> {
         self.shared.heard.lock().unwrap().clone()
+    }
+
+    pub(crate) fn told(&self) -> Vec<Value> {
+        self.shared.told.lock().unwrap().clone()
     }
 
     pub(crate) fn goodbyes(&self) -> usize {
@@ -196,4 +204,9 @@ async fn leave(State(shared): State<Arc<Shared>>, Path(incarnation): Path<String
     shared.hear(&Value::Null);
     shared.clients.lock().unwrap().leave(&incarnation);
     StatusCode::NO_CONTENT
+}
+
+async fn operations(State(shared): State<Arc<Shared>>, Json(request): Json<Value>) -> StatusCode {
+    shared.told.lock().unwrap().push(request);
+    shared.view.borrow().refuses.unwrap_or(StatusCode::NO_CONTENT)
 }
