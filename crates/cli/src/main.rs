@@ -7,6 +7,7 @@ mod listen;
 mod output;
 mod plan_file;
 mod stop;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -15,17 +16,24 @@ use clap::{CommandFactory, Parser};
 use crate::{
     args::{Cli, Verb},
     output::Failure,
+    traces::Traces,
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    output::log_to_stderr(cli.global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::fail(&Failure::new(format!("no threads: {error}")), cli.global.output),
     };
     let output = cli.global.output;
+    let traces = match Traces::from_env(runtime.handle()) {
+        Ok(traces) => traces,
+        Err(failure) => return output::fail(&failure, output),
+    };
+    output::log(cli.global.verbose, traces.as_ref());
     let done = runtime.block_on(run(cli));
+    // As long as there are threads that can tell.
+    drop(traces);
     // A connection that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match done {

@@ -7,8 +7,9 @@ use std::{
 
 use cutover_engine::{EngineError, LastVerification};
 use serde::Serialize;
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::args::Output;
+use crate::{args::Output, traces::Traces};
 
 /// The version of the JSON that `--output json` prints.
 const JSON_VERSION: u32 = 1;
@@ -107,19 +108,17 @@ pub(crate) fn to_stderr(line: &str) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
-/// Logs of our own and of libraries, for `-v`.
-pub(crate) fn log_to_stderr(verbose: u8) {
+/// Logs of our own and of libraries to standard error, for `-v`; and traces, where somebody collects them.
+pub(crate) fn log(verbose: u8, traces: Option<&Traces>) {
     let level = match verbose {
         // A server has nobody but its log to tell why it refuses.
         0 => "error,cutover_server=warn",
         1 => "cutover=info,cutover_engine=info,cutover_postgres=info,cutover_server=info,cutover_traffic=info,warn",
         _ => "debug",
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(Paint::stderr().on)
-        .init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(Paint::stderr().on);
+    let lines = lines.with_filter(EnvFilter::new(level));
+    tracing_subscriber::registry().with(lines).with(traces.map(Traces::layer)).init();
 }
 
 /// Colours, where somebody can see them and has not asked for none.

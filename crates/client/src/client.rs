@@ -6,6 +6,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
+use tracing::Instrument as _;
 
 use crate::{Builder, Operation, Refused, Route, Side, WriteGuard, guard::Shared};
 
@@ -56,10 +57,7 @@ impl Client {
     /// # Errors
     /// This process may not write now, and why.
     pub fn write(&self) -> Result<WriteGuard<'_>, Refused> {
-        match self.shared.enter() {
-            Some(ticket) => Ok(WriteGuard::new(&self.shared, ticket)),
-            None => Err(self.refused()),
-        }
+        self.enter().inspect_err(Refused::tell)
     }
 
     /// The same, but holds the caller for at most so long while writes are held, or the server is out of reach. Wakes as
@@ -68,23 +66,15 @@ impl Client {
     /// # Errors
     /// It took too long; or waiting won't help, as for a process that is connected to the wrong database.
     pub async fn write_within(&self, most: Duration) -> Result<WriteGuard<'_>, Refused> {
-        if let Some(ticket) = self.shared.enter() {
-            return Ok(WriteGuard::new(&self.shared, ticket));
+        if let Ok(guard) = self.enter() {
+            return Ok(guard);
         }
-        let deadline = Instant::now() + most.min(VERY_LONG);
-        let mut views = self.shared.view.subscribe();
-        loop {
-            // Every opening from here on is told: the gate moves first.
-            views.mark_unchanged();
-            let refused = match self.write() {
-                Ok(guard) => return Ok(guard),
-                Err(refused) => refused,
-            };
-            let told = refused.reason.passes() && matches!(timeout_at(deadline, views.changed()).await, Ok(Ok(())));
-            if !told {
-                return Err(refused);
-            }
-        }
+        let held = tracing::info_span!("cutover.hold", refused = tracing::field::Empty);
+        let done = self.held(Instant::now() + most.min(VERY_LONG)).instrument(held.clone()).await;
+        done.inspect_err(|refused| {
+            held.record("refused", tracing::field::display(&refused.reason));
+            held.in_scope(|| refused.tell());
+        })
     }
 
     /// Where a read goes: by the share of the unit's reads that goes to the target, and by the bucket of the key, so that a
@@ -152,6 +142,29 @@ impl Client {
         let mut gone = self.handle.gone.clone();
         // Nothing is ever sent: this fails when the task has ended.
         let _ = gone.changed().await;
+    }
+
+    async fn held(&self, deadline: Instant) -> Result<WriteGuard<'_>, Refused> {
+        let mut views = self.shared.view.subscribe();
+        loop {
+            // Every opening from here on is told: the gate moves first.
+            views.mark_unchanged();
+            let refused = match self.enter() {
+                Ok(guard) => return Ok(guard),
+                Err(refused) => refused,
+            };
+            let told = refused.reason.passes() && matches!(timeout_at(deadline, views.changed()).await, Ok(Ok(())));
+            if !told {
+                return Err(refused);
+            }
+        }
+    }
+
+    fn enter(&self) -> Result<WriteGuard<'_>, Refused> {
+        match self.shared.enter() {
+            Some(ticket) => Ok(WriteGuard::new(&self.shared, ticket)),
+            None => Err(self.refused()),
+        }
     }
 
     fn refused(&self) -> Refused {

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use tracing::Level;
+
 /// A write may not begin now. Nothing was done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -36,6 +38,20 @@ pub enum Reason {
     },
     /// The client was closed.
     Closed,
+}
+
+impl Refused {
+    /// Tells whoever traces what this process does, with names as of OpenTelemetry's conventions for feature flags.
+    pub(crate) fn tell(&self) {
+        tracing::event!(
+            name: "feature_flag.evaluation",
+            Level::DEBUG,
+            feature_flag.key = "database-writes-enabled",
+            feature_flag.provider.name = "cutover",
+            feature_flag.result.variant = "off",
+            error.message = %self.reason,
+        );
+    }
 }
 
 impl Reason {

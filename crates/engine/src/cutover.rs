@@ -29,7 +29,7 @@ use crate::{
     driver::Driver,
     journal,
     log::fold,
-    rehearse, status,
+    rehearse, status, traces,
 };
 
 /// A cutover, opened. Nothing is touched by opening it.
@@ -253,28 +253,31 @@ impl Cutover {
     /// # Errors
     /// See [`EngineError`]; its exit code says what it means.
     pub async fn run(&self, drive: Drive<'_>, goal: Goal) -> EngineResult<State> {
-        // Who finishes a way back does not want to leave again at once.
-        let going_back = self.state().await?.is_some_and(|state| state.switch().is_some_and(|switch| switch.to == Side::Source));
-        let mut driver = Driver::take_over(self, drive).await?;
-        if driver.log.state().is_none() {
-            self.begin(&mut driver).await?;
-        }
-        if driver.state()?.ended() {
-            driver.log.decide(Command::Switch { to: Side::Target })?;
-        }
-        driver.run().await?;
-        let state = driver.state()?.clone();
-        let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
-        if goal == Goal::Switched && waits {
-            self.may_switch().await?;
-            if Box::pin(driver.verify_if_due()).await? {
-                // Hours may have passed.
-                self.may_switch().await?;
+        traces::traced(traces::span("run", &self.plan.name), async {
+            // Who finishes a way back does not want to leave again at once.
+            let going_back = self.state().await?.is_some_and(|state| state.switch().is_some_and(|switch| switch.to == Side::Source));
+            let mut driver = Driver::take_over(self, drive).await?;
+            if driver.log.state().is_none() {
+                self.begin(&mut driver).await?;
             }
-            driver.user_checks().await?;
-            driver.switch(Side::Target).await?;
-        }
-        Ok(driver.state()?.clone())
+            if driver.state()?.ended() {
+                driver.log.decide(Command::Switch { to: Side::Target })?;
+            }
+            driver.run().await?;
+            let state = driver.state()?.clone();
+            let waits = matches!(state.phase, Phase::Following) && state.authority == Side::Source && !going_back;
+            if goal == Goal::Switched && waits {
+                self.may_switch().await?;
+                if Box::pin(driver.verify_if_due()).await? {
+                    // Hours may have passed.
+                    self.may_switch().await?;
+                }
+                driver.user_checks().await?;
+                driver.switch(Side::Target).await?;
+            }
+            Ok(driver.state()?.clone())
+        })
+        .await
     }
 
     /// Nothing that can be known beforehand is in the way of a switch to the target.
@@ -299,37 +302,40 @@ impl Cutover {
     /// # Errors
     /// See [`EngineError`].
     pub async fn rollback(&self, drive: Drive<'_>, give_up: bool) -> EngineResult<State> {
-        let before = self.state().await?;
-        if before.as_ref().is_some_and(|state| matches!(state.phase, Phase::Archived)) {
-            return Err(EngineError::Mismatch {
-                what: "retiring has begun, and with it the way back is being dropped".to_owned(),
-                hint: "`cutover run --until ready` finishes it".to_owned(),
-            });
-        }
-        let under_way = before.is_some_and(|state| state.switch().is_some());
-        let mut driver = Driver::take_over(self, drive).await?;
-        let resumed = driver.run_unless_preparing().await;
-        let (authority, phase) = (driver.state()?.authority, driver.state()?.phase.clone());
-        let tolerated = matches!(phase, Phase::Smoking(_) | Phase::Restoring(_));
-        match authority {
-            Side::Target => {
-                if !tolerated {
-                    resumed?;
-                }
-                driver.tell_what_clients_miss(Side::Target).await;
-                driver.switch(Side::Source).await?;
+        traces::traced(traces::span("rollback", &self.plan.name), async {
+            let before = self.state().await?;
+            if before.as_ref().is_some_and(|state| matches!(state.phase, Phase::Archived)) {
+                return Err(EngineError::Mismatch {
+                    what: "retiring has begun, and with it the way back is being dropped".to_owned(),
+                    hint: "`cutover run --until ready` finishes it".to_owned(),
+                });
             }
-            Side::Source if give_up => {
-                if !tolerated {
-                    resumed?;
+            let under_way = before.is_some_and(|state| state.switch().is_some());
+            let mut driver = Driver::take_over(self, drive).await?;
+            let resumed = driver.run_unless_preparing().await;
+            let (authority, phase) = (driver.state()?.authority, driver.state()?.phase.clone());
+            let tolerated = matches!(phase, Phase::Smoking(_) | Phase::Restoring(_));
+            match authority {
+                Side::Target => {
+                    if !tolerated {
+                        resumed?;
+                    }
+                    driver.tell_what_clients_miss(Side::Target).await;
+                    driver.switch(Side::Source).await?;
                 }
-                driver.say(Command::GiveUp).await?;
-                driver.run().await?;
+                Side::Source if give_up => {
+                    if !tolerated {
+                        resumed?;
+                    }
+                    driver.say(Command::GiveUp).await?;
+                    driver.run().await?;
+                }
+                Side::Source if under_way => resumed?,
+                Side::Source => return Err(nothing_to_go_back_from(&self.plan.name)),
             }
-            Side::Source if under_way => resumed?,
-            Side::Source => return Err(nothing_to_go_back_from(&self.plan.name)),
-        }
-        Ok(driver.state()?.clone())
+            Ok(driver.state()?.clone())
+        })
+        .await
     }
 
     /// Makes the target the new source, in the journal.
@@ -337,13 +343,16 @@ impl Cutover {
     /// # Errors
     /// If it is not possible from where the cutover stands.
     pub async fn complete(&self, drive: Drive<'_>) -> EngineResult<State> {
-        let mut driver = Driver::take_over(self, drive).await?;
-        let resumed = driver.run().await;
-        if !matches!(driver.state()?.phase, Phase::Restoring(_)) {
-            resumed?;
-        }
-        driver.say(Command::Complete).await?;
-        Ok(driver.state()?.clone())
+        traces::traced(traces::span("complete", &self.plan.name), async {
+            let mut driver = Driver::take_over(self, drive).await?;
+            let resumed = driver.run().await;
+            if !matches!(driver.state()?.phase, Phase::Restoring(_)) {
+                resumed?;
+            }
+            driver.say(Command::Complete).await?;
+            Ok(driver.state()?.clone())
+        })
+        .await
     }
 
     /// Archives the old side into `file`, reads the archive back, then drops the way back.
@@ -351,16 +360,19 @@ impl Cutover {
     /// # Errors
     /// If the archive can't be written or read back; then nothing is dropped.
     pub async fn retire(&self, drive: Drive<'_>, file: &Path) -> EngineResult<State> {
-        let mut driver = Driver::take_over(self, drive).await?;
-        driver.run().await?;
-        if matches!(driver.state()?.phase, Phase::Completed) {
-            let archive = archive::write(self, file, driver.report).await?;
-            driver.say(Command::Archived { file: archive.file, sha256: archive.sha256, bytes: archive.bytes }).await?;
-        } else {
-            driver.log.decide(Command::Archived { file: String::new(), sha256: String::new(), bytes: 0 })?;
-        }
-        driver.run().await?;
-        Ok(driver.state()?.clone())
+        traces::traced(traces::span("retire", &self.plan.name), async {
+            let mut driver = Driver::take_over(self, drive).await?;
+            driver.run().await?;
+            if matches!(driver.state()?.phase, Phase::Completed) {
+                let archive = archive::write(self, file, driver.report).await?;
+                driver.say(Command::Archived { file: archive.file, sha256: archive.sha256, bytes: archive.bytes }).await?;
+            } else {
+                driver.log.decide(Command::Archived { file: String::new(), sha256: String::new(), bytes: 0 })?;
+            }
+            driver.run().await?;
+            Ok(driver.state()?.clone())
+        })
+        .await
     }
 }
 

@@ -16,6 +16,7 @@ mod repair;
 mod report;
 mod sides;
 mod status;
+pub mod traces;
 mod verified;
 
 pub use cutover::{Cutover, Goal, STATE};

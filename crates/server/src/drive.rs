@@ -14,6 +14,7 @@ use cutover_core::{
     clients::{Driving, Verb},
 };
 use cutover_engine::{EngineError, Failpoint, Goal, Notice, Report};
+use opentelemetry::trace::FutureExt as _;
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
@@ -180,7 +181,8 @@ pub(crate) fn start(app: &App, driving: Driving) -> Result<Drive, Refusal> {
     app.wheel.take(Work { driving: driving.clone(), drive: drive.clone(), began: Instant::now(), stop, stage })?;
     // Whoever would go on with it is to know of it at once.
     app.front.news.notify_one();
-    tokio::spawn(work(app.clone(), driving, interrupt));
+    // Within the trace of whoever asked, and on its own: the request does not last as long.
+    tokio::spawn(work(app.clone(), driving, interrupt).with_current_context());
     Ok(drive)
 }
 

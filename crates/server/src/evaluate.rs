@@ -9,7 +9,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use crate::front::{Front, View};
+use crate::{
+    front::{Front, View},
+    traces,
+};
 
 /// The longest name of an instance that is taken down.
 pub(crate) const MOST_NAME: usize = 200;
@@ -87,13 +90,13 @@ pub(crate) async fn one(front: &Front, key: &str, asker: &Asker, arrived: Instan
         }
         _ => evaluation,
     };
-    Ok(evaluated(key, evaluation, metadata(&flags, &view, lease)))
+    Ok(evaluated(key, evaluation, asker, metadata(&flags, &view, lease)))
 }
 
 /// Evaluates all flags; their metadata is [`metadata`].
 pub(crate) fn all(flags: &Flags<'_>, asker: &Asker, metadata: &Map<String, Value>) -> Vec<Evaluated> {
     let context = Context { database: asker.database(), key: asker.text("targetingKey") };
-    let evaluate = |key: String| Some(evaluated(&key, flags.evaluate(&key, context).ok()?, metadata.clone()));
+    let evaluate = |key: String| Some(evaluated(&key, flags.evaluate(&key, context).ok()?, asker, metadata.clone()));
     flags.names().into_iter().filter_map(evaluate).collect()
 }
 
@@ -127,7 +130,7 @@ pub(crate) fn standing(flags: &Flags<'_>, view: &View) -> Map<String, Value> {
     if let Value::Object(fields) = fields { fields } else { Map::new() }
 }
 
-fn evaluated(key: &str, evaluation: Evaluation, mut metadata: Map<String, Value>) -> Evaluated {
+fn evaluated(key: &str, evaluation: Evaluation, asker: &Asker, mut metadata: Map<String, Value>) -> Evaluated {
     if let Some(why) = evaluation.why {
         metadata.insert("why".to_owned(), why.into());
     }
@@ -135,5 +138,7 @@ fn evaluated(key: &str, evaluation: Evaluation, mut metadata: Map<String, Value>
         clients::Value::Flag(flag) => FlagValue::Flag(flag),
         clients::Value::Text(text) => FlagValue::Text(text),
     };
-    Evaluated { key: key.to_owned(), value, variant: evaluation.variant, reason: evaluation.reason, metadata }
+    let evaluated = Evaluated { key: key.to_owned(), value, variant: evaluation.variant, reason: evaluation.reason, metadata };
+    traces::evaluated(asker.text("targetingKey"), &evaluated);
+    evaluated
 }

@@ -29,6 +29,7 @@ use crate::{
     ofrep,
     problem::{self, Refusal},
     tokens::{TokenFile, Tokens},
+    traces,
 };
 
 /// Bodies larger than this are refused. Unit: bytes.
@@ -214,8 +215,9 @@ async fn attend(State(front): State<Front>, request: Request, next: Next) -> Res
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let (streams, grpc) = (path.ends_with("/events"), flagd::is_grpc(request.headers()));
     let begun = Instant::now();
+    let span = traces::request(&request, matched.as_deref());
     // What is logged meanwhile says for whom.
-    let work = next.run(request).instrument(tracing::error_span!("request", request_id = id, path));
+    let work = next.run(request).instrument(tracing::error_span!("request", request_id = id, path)).instrument(span.clone());
     let mut response = if streams { work.await } else { timeout(REQUEST_LIMIT, work).await.unwrap_or_else(|_| too_slow()) };
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
@@ -224,6 +226,7 @@ async fn attend(State(front): State<Front>, request: Request, next: Next) -> Res
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static(REQUEST_ID), value);
     }
+    traces::answered(&span, &response);
     front.metrics.count(matched.as_deref().unwrap_or("none"), response.status().as_u16());
     tracing::debug!(request_id = id, path, status = status.as_u16(), ms = begun.elapsed().as_millis(), "answered");
     response

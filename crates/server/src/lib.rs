@@ -25,6 +25,7 @@ mod read;
 mod serve;
 mod story;
 mod tokens;
+mod traces;
 mod trial;
 mod words;
 

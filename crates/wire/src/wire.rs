@@ -110,7 +110,7 @@ impl Wire {
     async fn send(&self, method: Method, path: &str, body: Option<&(impl Serialize + Sync)>, limit: Duration) -> Result<Vec<u8>, Failure> {
         let mut url = self.reach.server.clone();
         url.set_path(&format!("{}{path}", url.path()));
-        let mut request = self.http.request(method, url).timeout(limit);
+        let mut request = self.http.request(method, url).timeout(limit).headers(within_trace());
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(serde_json::to_vec(body).map_err(Failure::Unreadable)?);
         }
@@ -133,6 +133,18 @@ impl Wire {
 }
 
 /// The HTTP library's own message names only the URL.
+/// What names the caller's trace, if there is one.
+fn within_trace() -> HeaderMap {
+    #[cfg_attr(not(feature = "opentelemetry"), expect(unused_mut, reason = "there is nothing to name"))]
+    let mut headers = HeaderMap::new();
+    #[cfg(feature = "opentelemetry")]
+    opentelemetry::global::get_text_map_propagator(|propagator| {
+        let mut headers = opentelemetry_http::HeaderInjector(&mut headers);
+        propagator.inject_context(&opentelemetry::Context::current(), &mut headers);
+    });
+    headers
+}
+
 fn with_causes(error: &reqwest::Error) -> String {
     let mut told = error.to_string();
     let mut cause = std::error::Error::source(error);

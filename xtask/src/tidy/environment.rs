@@ -12,6 +12,7 @@ use crate::tree::Tree;
 const ALLOWED: &[Allowed] = &[
     Allowed { place: "crates/cli/src/plan_file.rs", why: "a plan's strings may name variables; the folders of PostgreSQL's programs" },
     Allowed { place: "crates/cli/src/output.rs", why: "NO_COLOR" },
+    Allowed { place: "crates/cli/src/traces.rs", why: "OpenTelemetry's own variables" },
     Allowed { place: "crates/cli/src/commands/remote.rs", why: "a token, which must not be an argument" },
     Allowed { place: "crates/cli/src/commands/drive.rs", why: "who drives, and where a test wants the driver killed" },
     Allowed { place: "crates/client/src/environment.rs", why: "applications that link the SDK set it up by CUTOVER_*: here is their edge" },

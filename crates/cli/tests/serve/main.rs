@@ -6,6 +6,8 @@
 
 mod access;
 mod agent;
+#[path = "../process/collector.rs"]
+mod collector;
 mod flagd;
 mod flags;
 mod ground;
@@ -19,3 +21,4 @@ mod sdk;
 mod server;
 #[path = "../process/providers.rs"]
 mod stock;
+mod traces;

@@ -6,6 +6,9 @@ mod awkward;
 mod campaign;
 mod changed;
 mod checks;
+#[path = "../process/collector.rs"]
+#[allow(dead_code, reason = "requests, which have attributes, are looked at elsewhere")]
+mod collector;
 mod compatibility;
 mod contrib;
 mod controllers;
@@ -36,6 +39,7 @@ mod shop;
 #[path = "../process/providers.rs"]
 mod stock;
 mod there_and_back;
+mod traces;
 mod trial;
 mod trouble;
 mod verified;

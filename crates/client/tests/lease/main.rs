@@ -8,6 +8,7 @@ mod operations;
 mod reads;
 mod server;
 mod settings;
+mod traces;
 
 use std::time::Duration;
 

@@ -27,6 +27,7 @@ use crate::{
     log::{Log, Voice},
     perform::{Carrying, Watched},
     sides::Sides,
+    traces,
 };
 
 /// How long an undo, or an opening after the commit point, is tried before a person must look.
@@ -188,7 +189,9 @@ impl<'a> Driver<'a> {
         let mut abandoned: Option<EngineError> = None;
         let mut persisting: Option<Instant> = None;
         while let Some(step) = next(self.state()?) {
-            match self.attempt(step).await {
+            let span = traces::span(step.spec(self.state()?.shape.reverse).name, &self.cutover.plan.name);
+            span.record("cutover.epoch", self.state()?.epoch);
+            match traces::traced(span, self.attempt(step)).await {
                 Ok(()) => persisting = None,
                 Err(error @ (EngineError::Superseded(_) | EngineError::Held(_) | EngineError::Unknown { .. })) => return Err(error),
                 Err(error) => match Kind::of(step) {
@@ -261,7 +264,8 @@ impl<'a> Driver<'a> {
                 self.note(Notice::Action(action));
                 let began = Clock::now();
                 waited.begin(describe::line(self.cutover, self.state()?.epoch, action));
-                self.within(action, deadline).await?;
+                let span = traces::span(&format!("{action:?}"), &self.cutover.plan.name);
+                traces::traced(span, self.within(action, deadline)).await?;
                 let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                 self.note(Notice::ActionDone(action, took));
             }
