@@ -66,10 +66,10 @@ pub(crate) enum Verb {
     Init(Init),
     /// Preflight: every finding with its severity, its evidence and the fix. Changes nothing.
     #[command(after_help = "Examples:\n  cutover check\n  cutover check --output json | jq '.findings[] | select(.severity == \"error\")'")]
-    Check,
+    Check(Remote),
     /// Every step in order, with the exact statement or call, its undo and its time-out. Executes nothing.
     #[command(after_help = "Examples:\n  cutover plan\n  cutover plan --output json")]
-    Plan,
+    Plan(Remote),
     /// The whole cutover on disposable clones made for it: copy, migrate, switch, smoke test, and the way back. The real
     /// source is only read, the real target never touched.
     Rehearse(Rehearse),
@@ -90,7 +90,7 @@ pub(crate) enum Verb {
     Audit(Audit),
     /// What the cutover did: pauses, rows, times. From the journal alone.
     #[command(after_help = "Examples:\n  cutover report\n  cutover report --output json")]
-    Report,
+    Report(Remote),
     /// Tell every pod, over HTTP, whether it may write and where it reads; and whoever may look, where everything stands.
     /// Drives what it is asked to.
     Serve(Serve),
@@ -282,6 +282,8 @@ pub(crate) struct Retire {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json")]
 pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Recompute the chain and replay it: finds a changed or missing entry.
     #[arg(long)]
     pub(crate) verify: bool,

@@ -24,12 +24,8 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use crate::{
-    Drive, EngineError, EngineResult, Notice, Status, archive, audience,
-    describe::{self, StepPlan},
-    driver::Driver,
-    journal,
-    log::fold,
-    rehearse, status, traces,
+    Drive, EngineError, EngineResult, Notice, Status, archive, audience, describe, driver::Driver, journal, log::fold, rehearse, status,
+    traces,
 };
 
 /// A cutover, opened. Nothing is touched by opening it.
@@ -212,14 +208,6 @@ impl Cutover {
         let source = connect(&self.plan.source.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Source))?;
         let target = connect(&self.plan.target.url, &Purpose::new(&application)).await.map_err(EngineError::database(Side::Target))?;
         Ok((source, target))
-    }
-
-    /// Every step in order, with the exact statements and calls. Executes nothing.
-    ///
-    /// # Errors
-    /// If the journal can't be read.
-    pub async fn steps(&self) -> EngineResult<Vec<StepPlan>> {
-        Ok(describe::steps(self, self.state().await?.as_ref()))
     }
 
     /// Where everything stands: journal, both databases, streams, traffic.

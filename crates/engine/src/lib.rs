@@ -1,5 +1,6 @@
 //! The only doer: observes, lets the core decide, journals, then acts.
 
+mod account;
 mod archive;
 mod audience;
 mod cutover;
@@ -19,9 +20,10 @@ mod status;
 pub mod traces;
 mod verified;
 
+pub use account::{Account, PauseLine, TrialLine};
 pub use cutover::{Cutover, Goal, STATE};
 pub use cutover_postgres::coverage::LeftOut;
-pub use describe::{Call, StepPlan};
+pub use describe::{Call, CheckPlan, Described, StepPlan};
 pub use driver::Drive;
 pub use error::{EngineError, EngineResult};
 pub use failpoint::Failpoint;

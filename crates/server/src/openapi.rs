@@ -98,6 +98,7 @@ fn server_parts() -> Parts<App> {
             .routes(routes!(read::status_text))
             .routes(routes!(read::steps))
             .routes(routes!(read::check))
+            .routes(routes!(read::report))
             .routes(routes!(read::journal))
             .routes(routes!(read::audit))
             .routes(routes!(operations::lately))

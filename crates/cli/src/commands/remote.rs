@@ -3,14 +3,19 @@
 use std::time::Duration;
 
 use cutover_api::{Drive, RunRequest};
-use cutover_engine::Status;
+use cutover_engine::{Account, Described, Status};
+use cutover_postgres::preflight::Finding;
 use cutover_server::ServerError;
 use cutover_wire::{Failure as Unanswered, Method, Reach, Token, Wire};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{drive::agree, status::text};
+use super::{
+    audit::{Chain, Journal},
+    drive::agree,
+    status::text,
+};
 use crate::{
     args::{Global, Output, Remote, Run, Trust, Until},
     output::{Failure, Paint, print_json, to_stderr, to_stdout},
@@ -20,8 +25,8 @@ use crate::{
 /// A longer answer is none of a server's. Unit: bytes.
 const MOST_BODY: usize = 16 << 20;
 
-/// How long a server may take to answer: a status asks two databases.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a server may take to answer. A status asks two databases; one that takes a minute is given up by the server, which says so.
+const LIMIT: Duration = Duration::from_secs(65);
 
 /// Between two looks at what a server drives, and at a status that is watched.
 const LOOK: Duration = Duration::from_millis(500);
@@ -77,6 +82,44 @@ impl Server {
             }
             if !watch || tokio::time::timeout(LOOK * 2, stop.wait_for(|stop| *stop)).await.is_ok() {
                 return Ok(());
+            }
+        }
+    }
+
+    pub(crate) async fn check(&self) -> Result<Vec<Finding>, Failure> {
+        #[derive(Deserialize)]
+        struct Found {
+            findings: Vec<Finding>,
+        }
+        let found = self.wire.ask::<Found>(Method::POST, "v1/check", None::<&()>, LIMIT).await;
+        Ok(found.map_err(|why| self.refused(&why))?.findings)
+    }
+
+    pub(crate) async fn plan(&self) -> Result<Described, Failure> {
+        self.get("v1/steps").await
+    }
+
+    pub(crate) async fn report(&self) -> Result<Account, Failure> {
+        self.get("v1/report").await
+    }
+
+    /// The whole journal, page by page. Whether it was changed is for the server to say, which reads it where it is.
+    pub(crate) async fn audit(&self, verify: bool) -> Result<Journal, Failure> {
+        #[derive(Deserialize)]
+        struct Page {
+            journal: String,
+            newest: u64,
+            entries: Vec<Value>,
+        }
+        let chain: Option<Chain> = if verify { Some(self.get("v1/journal/audit").await?) } else { None };
+        let (mut entries, mut last) = (Vec::new(), 0);
+        loop {
+            let page: Page = self.get(&format!("v1/journal?after={last}")).await?;
+            let newest_here = page.entries.last().and_then(|entry| entry["seq"].as_u64());
+            entries.extend(page.entries);
+            match newest_here {
+                Some(seq) if seq < page.newest => last = seq,
+                _ => return Ok(Journal { journal: page.journal, entries, chain }),
             }
         }
     }
