@@ -217,9 +217,11 @@ pub(crate) struct Status {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks\n  cutover verify --values\n  cutover verify --repair --reason 'rows written by hand at the target, CHG-1234'"
+    after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks\n  cutover verify --server https://cutover.example\n  cutover verify --values\n  cutover verify --repair --reason 'rows written by hand at the target, CHG-1234'"
 )]
 pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Only this table, and no checks; can be given several times.
     #[arg(long = "table", value_name = "SCHEMA.NAME")]
     pub(crate) tables: Vec<String>,
@@ -266,14 +268,18 @@ pub(crate) struct Reasoned {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  cutover retire --archive orders-final.dump --confirm orders")]
+#[command(after_help = "Examples:
+  cutover retire --archive orders-final.dump --confirm orders
+  cutover retire --archive orders-final.dump --confirm orders --server https://cutover.example   # in the server's folder")]
 pub(crate) struct Retire {
-    /// The file to write the archive to; must not exist.
+    /// The file to write the archive to; must not exist. With --server the name of one in the server's folder of archives.
     #[arg(long, value_name = "FILE")]
     pub(crate) archive: PathBuf,
     /// The plan's name: there is no way back afterwards. Asked for where it is not given.
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Why, for the journal.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) reason: String,

@@ -18,6 +18,7 @@ mod report;
 mod sides;
 mod status;
 pub mod traces;
+mod verification;
 mod verified;
 
 pub use account::{Account, PauseLine, TrialLine};
@@ -30,4 +31,5 @@ pub use failpoint::Failpoint;
 pub use follower::Follower;
 pub use report::{Notice, Progress, Report, Silent};
 pub use status::{SideStatus, Status, TrafficStatus};
+pub use verification::{Found, MOST_NAMED, Shortfall, Wanted, table};
 pub use verified::{Known, LastVerification};

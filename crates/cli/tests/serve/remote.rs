@@ -7,7 +7,7 @@ use cutover_journal::{Draft, Journal, Position, open_sqlite};
 use cutover_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::ground::{LIMIT, Server, call, command, folder, token};
+use crate::ground::{LIMIT, Server, answer, call, command, folder, token};
 
 /// The verbs that need no database.
 const VERBS: [&[&str]; 4] = [&["plan"], &["audit"], &["audit", "--verify"], &["report"]];
@@ -126,4 +126,43 @@ async fn who_may_not_look_and_who_is_not_there_are_told_apart() {
         assert!(said["error"]["hint"].as_str().unwrap().contains("is `cutover serve` running there"), "{out}");
     }
     assert_eq!(there(&server.address, &viewer, &["plan"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn a_verification_that_can_not_be_meant_is_refused_with_a_hint() {
+    let folder = folder();
+    let viewer = token(folder.path(), "wall", "viewer").await;
+    let operator = token(folder.path(), "ci", "operator").await;
+    let server = Server::start_in(folder, &[], None).await;
+    for request in [server.get("/v1/verify"), server.client.delete(format!("{}/v1/verify", server.address))] {
+        let (status, problem) = answer(request.bearer_auth(&operator)).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (404, &json!("NOT_FOUND")), "{problem}");
+    }
+    let (status, problem) = answer(server.get("/v1/verify").bearer_auth(&viewer)).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (403, &json!("FORBIDDEN")), "rows of the databases: {problem}");
+    let (status, _) = answer(server.post("/v1/verify", "{}").bearer_auth(&viewer)).await;
+    assert_eq!(status.as_u16(), 403);
+    for (request, part) in [
+        (json!({ "tables": [".a"] }), "names no table"),
+        (json!({ "only_checks": true, "tables": ["a"] }), "`only_checks`"),
+        (json!({ "only_checks": true }), "no checks"),
+        (json!({ "repair": 0, "reason": "x" }), "`repair`"),
+        (json!({ "repair": 10_001, "reason": "x" }), "`repair`"),
+        (json!({ "repair": 5, "reason": " " }), "`reason`"),
+        (json!({ "reason": "a\nb" }), "`reason`"),
+    ] {
+        let (status, problem) = answer(server.post("/v1/verify", request.to_string()).bearer_auth(&operator)).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("BAD_REQUEST")), "{request}: {problem}");
+        assert!(problem["message"].as_str().unwrap().contains(part) && problem["hint"].is_string() | (part == "`reason`"), "{problem}");
+    }
+    for (arguments, code) in [
+        (&["verify"][..], 1),
+        (&["verify", "--only-checks"], 2),
+        (&["verify", "--table", ".a"], 2),
+        (&["verify", "--repair", "--reason", " "], 2),
+    ] {
+        let (here, there) = (call(server.folder.path(), arguments).await, there(&server.address, &operator, arguments).await);
+        assert_eq!((here.0, there.0), (code, code), "{arguments:?}: {}{}", here.2, there.2);
+        assert!(!there.2.contains("old.example"), "what a database's library says stays inside: {}", there.2);
+    }
 }

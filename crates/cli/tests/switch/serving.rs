@@ -183,7 +183,7 @@ async fn b14_a_cutover_is_driven_over_http_there_and_back_and_whoever_looks_sees
     let (status, _) = answer(server.post("/v1/run", json!({ "until": "ready", "reason": "CHG-7" }).to_string())).await;
     assert_eq!(status.as_u16(), 202);
     let (status, problem) = answer(server.post("/v1/run", "{}")).await;
-    assert_eq!((status.as_u16(), problem["code"].as_str()), (409, Some("CONFLICT")), "one at a time: {problem}");
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (409, Some("BUSY")), "one at a time: {problem}");
     let ready = ended(&server).await;
     assert_eq!((&ready["outcome"]["code"], &ready["reason"]), (&json!(0), &json!("CHG-7")), "{ready}");
     assert_eq!(drive(&server, "run", json!({})).await["outcome"]["code"], 0);
