@@ -84,10 +84,23 @@ impl Cutover {
     /// Compares both sides, until somebody asks to stop. What one of all tables found is kept in the journal, unless somebody drives.
     ///
     /// # Errors
-    /// If a database can't be reached or a table is none. Differences are in the report.
+    /// If a database can't be reached or a table is none; and [`EngineError::Inconclusive`] where a driver came between, because the
+    /// side that follows may then be the other one. Differences are in the report.
     pub async fn compare(&self, drive: &Drive<'_>, wanted: &Wanted) -> EngineResult<verify::Report> {
         let before = self.state().await?;
-        let report = self.compare_as(before.as_ref(), drive, wanted).await?;
+        let report = match self.compare_as(before.as_ref(), drive, wanted).await {
+            Err(EngineError::Database { source, side }) if source.is_disconnect() => {
+                tracing::info!(%source, side, "what compared was cut off");
+                let why = "what compared was cut off, as by a driver that takes the cutover over: verify again when it rests";
+                return Err(EngineError::Inconclusive(why.to_owned()));
+            }
+            done => done?,
+        };
+        let pauses = |state: &Option<State>| state.as_ref().map_or(0, |state| state.pauses.len());
+        if pauses(&self.state().await?) != pauses(&before) {
+            let why = "the sides changed places, or were about to, while they were compared: verify again when the cutover rests";
+            return Err(EngineError::Inconclusive(why.to_owned()));
+        }
         if let Some(before) = before.filter(|_| wanted.tables.is_empty() && report.verdict() != verify::Verdict::Inconclusive) {
             self.keep(drive, &before, &report).await;
         }

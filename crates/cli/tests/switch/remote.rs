@@ -165,12 +165,15 @@ async fn one_verification_at_a_time_which_can_be_stopped_and_holds_nobody_up() {
     assert!(problem["hint"].as_str().unwrap().contains("DELETE /v1/verify"), "{problem}");
     there(&server, "", &["verify"]).await.code(6).says("this server verifies already");
     there(&server, "", &["rollback", "--reason", "at once"]).await.code(0).says("the source is in charge since a pause of");
-    let (_, now) = answer(server.get("/v1/verify")).await;
-    assert_eq!((&now["outcome"], &now["found"]), (&Value::Null, &Value::Null), "it goes on: {now}");
+    // The sides have changed places: whatever it would have said of them says nothing.
+    let ended = || async { Some(answer(server.get("/v1/verify")).await.1).filter(|now| !now["outcome"].is_null()) };
+    let cut = eventually(LIMIT, ended).await.unwrap();
+    assert_eq!((&cut["outcome"]["code"], &cut["found"]), (&json!(4), &Value::Null), "{cut}");
+    assert!(cut["outcome"]["message"].as_str().unwrap().contains("verify again"), "{cut}");
+    assert_eq!(begin().await.0.as_u16(), 202, "another one");
 
     let (status, _) = answer(server.client.delete(format!("{}/v1/verify", server.address))).await;
     assert_eq!(status.as_u16(), 202);
-    let ended = || async { Some(answer(server.get("/v1/verify")).await.1).filter(|now| !now["outcome"].is_null()) };
     let ended = eventually(LIMIT, ended).await.unwrap();
     assert_eq!((&ended["outcome"]["code"], &ended["found"]), (&json!(1), &Value::Null), "{ended}");
     assert!(ended["outcome"]["message"].as_str().unwrap().contains("interrupted"), "{ended}");
