@@ -11,7 +11,7 @@ mod problem;
 mod trial;
 
 pub use agents::{AgentPermit, AgentRequest, ClientSum, PlaceName};
-pub use drive::{CompleteRequest, Drive, Outcome, RollbackRequest, RunRequest, Until};
+pub use drive::{CompleteRequest, Drive, Outcome, RetireRequest, RollbackRequest, RunRequest, Until, VerifyRequest};
 pub use operations::{
     LONGEST_US, MOST_DURATIONS, MOST_NAME, MOST_SERIES, OperationOutcome, OperationSummary, Operations, OperationsRequest, Series, rounded,
 };

@@ -36,6 +36,10 @@ pub enum Code {
     Timeout,
     /// 409: it does not fit what holds now, such as an epoch that never was.
     Conflict,
+    /// 409: what can't be undone is not confirmed with the plan's name.
+    Unconfirmed,
+    /// 409: the server does something already that excludes this.
+    Busy,
     /// 413: the body is larger than what is read.
     TooLarge,
     /// 415: the body is no JSON.

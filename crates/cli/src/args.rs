@@ -66,10 +66,10 @@ pub(crate) enum Verb {
     Init(Init),
     /// Preflight: every finding with its severity, its evidence and the fix. Changes nothing.
     #[command(after_help = "Examples:\n  cutover check\n  cutover check --output json | jq '.findings[] | select(.severity == \"error\")'")]
-    Check,
+    Check(Remote),
     /// Every step in order, with the exact statement or call, its undo and its time-out. Executes nothing.
     #[command(after_help = "Examples:\n  cutover plan\n  cutover plan --output json")]
-    Plan,
+    Plan(Remote),
     /// The whole cutover on disposable clones made for it: copy, migrate, switch, smoke test, and the way back. The real
     /// source is only read, the real target never touched.
     Rehearse(Rehearse),
@@ -90,7 +90,7 @@ pub(crate) enum Verb {
     Audit(Audit),
     /// What the cutover did: pauses, rows, times. From the journal alone.
     #[command(after_help = "Examples:\n  cutover report\n  cutover report --output json")]
-    Report,
+    Report(Remote),
     /// Tell every pod, over HTTP, whether it may write and where it reads; and whoever may look, where everything stands.
     /// Drives what it is asked to.
     Serve(Serve),
@@ -217,9 +217,11 @@ pub(crate) struct Status {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks\n  cutover verify --values\n  cutover verify --repair --reason 'rows written by hand at the target, CHG-1234'"
+    after_help = "Examples:\n  cutover verify\n  cutover verify --table public.orders --output json\n  cutover verify --only-checks\n  cutover verify --server https://cutover.example\n  cutover verify --values\n  cutover verify --repair --reason 'rows written by hand at the target, CHG-1234'"
 )]
 pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Only this table, and no checks; can be given several times.
     #[arg(long = "table", value_name = "SCHEMA.NAME")]
     pub(crate) tables: Vec<String>,
@@ -266,14 +268,18 @@ pub(crate) struct Reasoned {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  cutover retire --archive orders-final.dump --confirm orders")]
+#[command(after_help = "Examples:
+  cutover retire --archive orders-final.dump --confirm orders
+  cutover retire --archive orders-final.dump --confirm orders --server https://cutover.example   # in the server's folder")]
 pub(crate) struct Retire {
-    /// The file to write the archive to; must not exist.
+    /// The file to write the archive to; must not exist. With --server the name of one in the server's folder of archives.
     #[arg(long, value_name = "FILE")]
     pub(crate) archive: PathBuf,
     /// The plan's name: there is no way back afterwards. Asked for where it is not given.
     #[arg(long, value_name = "NAME")]
     pub(crate) confirm: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Why, for the journal.
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) reason: String,
@@ -282,6 +288,8 @@ pub(crate) struct Retire {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json")]
 pub(crate) struct Audit {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// Recompute the chain and replay it: finds a changed or missing entry.
     #[arg(long)]
     pub(crate) verify: bool,

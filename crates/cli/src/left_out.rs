@@ -1,6 +1,9 @@
 //! What a cutover leaves where it is, in a line.
 
-use cutover_engine::{Cutover, LeftOut};
+use std::fmt::Display;
+
+use cutover_core::plan::Filter;
+use cutover_engine::{Cutover, Described, LeftOut};
 
 use crate::output::bytes;
 
@@ -11,8 +14,20 @@ const NAMED: usize = 10;
 pub(crate) async fn ask(cutover: &Cutover) -> Option<String> {
     match cutover.left_out().await {
         Ok(left_out) => line(&left_out),
-        Err(error) => Some(format!("what [tables] says ({}); names and sizes can't be told: {error}", cutover.plan().tables.filter)),
+        Err(error) => Some(unknown(&cutover.plan().tables.filter, &error)),
     }
+}
+
+/// The same of a plan as it was described, here or by a server.
+pub(crate) fn described(described: &Described) -> Option<String> {
+    match &described.left_out {
+        Some(left_out) => line(left_out),
+        None => Some(unknown(&described.tables, &described.left_out_unknown.as_deref().unwrap_or("the server's log says why"))),
+    }
+}
+
+fn unknown(filter: &Filter, why: &dyn Display) -> String {
+    format!("what [tables] says ({filter}); names and sizes can't be told: {why}")
 }
 
 /// `2 relations, 13 GB, neither moved nor fenced: public.audit_log (13 GB), public.tmp_x (8 kB)`.

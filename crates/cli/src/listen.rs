@@ -61,7 +61,8 @@ impl Listener {
         }
     }
 
-    fn end_bar(&self) {
+    /// Long work is over.
+    pub(crate) fn end_bar(&self) {
         let bar = self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(Bar { bar, .. }) = bar {
             bar.finish_and_clear();

@@ -46,8 +46,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
     let global = &cli.global;
     match cli.verb {
         Verb::Init(args) => commands::init::run(global, &args),
-        Verb::Check => commands::check::run(global).await,
-        Verb::Plan => commands::plan::run(global).await,
+        Verb::Check(remote) => commands::check::run(global, &remote).await,
+        Verb::Plan(remote) => commands::plan::run(global, &remote).await,
         Verb::Rehearse(args) => commands::rehearse::run(global, &args).await,
         Verb::Run(args) => commands::drive::run(global, &args).await,
         Verb::Status(args) => commands::status::run(global, &args).await,
@@ -55,8 +55,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Rollback(args) => commands::drive::rollback(global, &args).await,
         Verb::Complete(args) => commands::drive::complete(global, &args).await,
         Verb::Retire(args) => commands::drive::retire(global, &args).await,
-        Verb::Audit(args) => commands::audit::run(global, &args).await,
-        Verb::Report => commands::report::run(global).await,
+        Verb::Audit(args) => Box::pin(commands::audit::run(global, &args)).await,
+        Verb::Report(remote) => commands::report::run(global, &remote).await,
         Verb::Serve(args) => Box::pin(commands::serve::run(global, &args)).await,
         Verb::Agent(args) => commands::agent::run(global, &args).await,
         Verb::Token(args) => commands::serve::token(global, &args),

@@ -1,11 +1,11 @@
 //! What a cutover is at one moment.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Fence, Identity, PlanRef, Preparation, Route, Shape, Side, Snapshot, Stream, Writes, plan::Filter};
 
 /// One change of hands that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switch {
     /// The side that is to be in charge.
     pub to: Side,
@@ -29,7 +29,7 @@ impl Switch {
 
 /// Where a cutover stands. Each phase is durable: it is the fold of journal entries and nothing else. The step
 /// that [`crate::next`] names for a phase may be under way or done already; every earlier one is done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", content = "at", rename_all = "snake_case")]
 pub enum Phase {
     /// Set by [`Created`](crate::Event::Created) and each finished preparation: the step named is to be done.
@@ -72,7 +72,7 @@ pub enum Phase {
 }
 
 /// One pause, for the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
     /// The side that took over; the old one if it was undone.
     pub opened: Side,
@@ -83,7 +83,7 @@ pub struct Pause {
 }
 
 /// Leave for one write, before the new side is opened to all clients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     /// SHA-256, in hexadecimal, of the word that whoever tries it shows.
     pub digest: String,
@@ -92,7 +92,7 @@ pub struct Trial {
 }
 
 /// A cutover, as the journal tells it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// The plan it follows.
     pub plan: PlanRef,

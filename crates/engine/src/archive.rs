@@ -1,6 +1,6 @@
 //! The final archive of the old side: written by `pg_dump`, read back whole, and known by its hash.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cutover_core::Side;
 use cutover_postgres::{
@@ -33,23 +33,27 @@ pub(crate) async fn write(cutover: &Cutover, file: &Path, report: &dyn Report) -
     let major = identity(&client, url).await.map_err(EngineError::database(Side::Source))?.major;
     let tools = Tools::find(major, major, &cutover.tools).await.map_err(EngineError::database(Side::Source))?;
     // Under another name until it was read back: a broken archive never looks like a whole one.
-    let partial = file.with_extension("partial");
-    let name = partial.to_string_lossy();
+    let partial = Partial(file.with_extension("partial"));
+    let name = partial.0.to_string_lossy();
     report.notice(&Notice::Note(format!("archiving the source with pg_dump {}", tools.major)));
     let dumped = tools.run("pg_dump", url, &["--format=custom", "--file", &name], None).await.map_err(EngineError::database(Side::Source));
-    let read_back = match dumped {
-        Ok(_) => tools.run_offline("pg_restore", &["--file=/dev/null", &name], None).await.map_err(EngineError::database("archive")),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = read_back {
-        drop(tokio::fs::remove_file(&partial).await);
-        return Err(error);
-    }
-    let (sha256, bytes) = hash(&partial).await?;
+    dumped?;
+    tools.run_offline("pg_restore", &["--file=/dev/null", &name], None).await.map_err(EngineError::database("archive"))?;
+    let (sha256, bytes) = hash(&partial.0).await?;
     let io = |source| EngineError::Io { doing: format!("finishing {}", file.display()), source };
-    tokio::fs::rename(&partial, file).await.map_err(io)?;
+    tokio::fs::rename(&partial.0, file).await.map_err(io)?;
     let file = tokio::fs::canonicalize(file).await.map_err(io)?;
     Ok(Archive { file: file.to_string_lossy().into_owned(), sha256, bytes })
+}
+
+/// An archive that is not known to be whole. It goes when its maker does, also where that is broken off.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Once it is whole it has another name.
+        drop(std::fs::remove_file(&self.0));
+    }
 }
 
 /// The hash of a file that is on disk for good.

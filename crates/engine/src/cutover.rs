@@ -24,12 +24,8 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use crate::{
-    Drive, EngineError, EngineResult, Notice, Status, archive, audience,
-    describe::{self, StepPlan},
-    driver::Driver,
-    journal,
-    log::fold,
-    rehearse, status, traces,
+    Drive, EngineError, EngineResult, Notice, Status, archive, audience, describe, driver::Driver, journal, log::fold, rehearse, status,
+    traces,
 };
 
 /// A cutover, opened. Nothing is touched by opening it.
@@ -214,14 +210,6 @@ impl Cutover {
         Ok((source, target))
     }
 
-    /// Every step in order, with the exact statements and calls. Executes nothing.
-    ///
-    /// # Errors
-    /// If the journal can't be read.
-    pub async fn steps(&self) -> EngineResult<Vec<StepPlan>> {
-        Ok(describe::steps(self, self.state().await?.as_ref()))
-    }
-
     /// Where everything stands: journal, both databases, streams, traffic.
     ///
     /// # Errors
@@ -355,16 +343,21 @@ impl Cutover {
         .await
     }
 
-    /// Archives the old side into `file`, reads the archive back, then drops the way back.
+    /// Archives the old side into `file`, reads the archive back, then drops the way back. One that was interrupted behind the archive
+    /// is finished.
     ///
     /// # Errors
     /// If the archive can't be written or read back; then nothing is dropped.
     pub async fn retire(&self, drive: Drive<'_>, file: &Path) -> EngineResult<State> {
         traces::traced(traces::span("retire", &self.plan.name), async {
+            let archived = self.state().await?.is_some_and(|state| matches!(state.phase, Phase::Archived));
             let mut driver = Driver::take_over(self, drive).await?;
             driver.run().await?;
+            if archived {
+                return Ok(driver.state()?.clone());
+            }
             if matches!(driver.state()?.phase, Phase::Completed) {
-                let archive = archive::write(self, file, driver.report).await?;
+                let archive = driver.unless_stopped(archive::write(self, file, driver.report)).await??;
                 driver.say(Command::Archived { file: archive.file, sha256: archive.sha256, bytes: archive.bytes }).await?;
             } else {
                 driver.log.decide(Command::Archived { file: String::new(), sha256: String::new(), bytes: 0 })?;

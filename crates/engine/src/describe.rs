@@ -1,26 +1,62 @@
 //! What each step would do, word for word, for `cutover plan`. The statements come from where they are executed.
 
+use std::{borrow::Cow, time::Duration};
+
 use cutover_core::{
     Action, Hook, Identity, Phase, PlanRef, Preparation, Side, State, Step, Stream,
-    plan::{InPause, LargeObjects},
+    plan::{Check, Expect, Filter, InPause, LargeObjects},
 };
 use cutover_postgres::{
+    coverage::LeftOut,
     gate, large_objects,
     preflight::{Finding, Fix, Severity},
     stream,
 };
 use cutover_traffic::Problem;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::Cutover;
+use crate::{Cutover, EngineResult};
+
+/// What a cutover would do, as a person can read it beforehand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Described {
+    /// The plan's name.
+    pub plan: String,
+    /// Every step, in order.
+    pub steps: Vec<StepPlan>,
+    /// The plan's own checks.
+    pub checks: Vec<CheckPlan>,
+    /// Which tables are covered.
+    pub tables: Filter,
+    /// What stays at the source, the largest first; none where the source can't be asked.
+    pub left_out: Option<Vec<LeftOut>>,
+    /// Why the source can't be asked. A database's own words: they stay in this process.
+    #[serde(skip)]
+    pub left_out_unknown: Option<String>,
+}
+
+/// One check of the plan's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CheckPlan {
+    /// Its name.
+    pub name: String,
+    /// The query.
+    pub sql: String,
+    /// What both sides must answer: `equal`, `empty` or `value`.
+    pub expect: Cow<'static, str>,
+    /// The value; none where another answer is expected.
+    pub value: Option<String>,
+    /// How long it may take. Unit: milliseconds.
+    pub timeout_ms: u64,
+}
 
 /// One step, as a person can read it beforehand.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StepPlan {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it establishes.
-    pub establishes: &'static str,
+    pub establishes: Cow<'static, str>,
     /// What it does, in order.
     pub does: Vec<Call>,
     /// What undoes it, in order.
@@ -32,7 +68,7 @@ pub struct StepPlan {
 }
 
 /// One statement, command or wait.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Call {
     /// Where: `source`, `target`, `traffic`, `journal` or `shell`.
     pub place: String,
@@ -40,8 +76,41 @@ pub struct Call {
     pub text: String,
 }
 
+impl Cutover {
+    /// What the cutover would do: every step in order, with the exact statements and calls. Executes nothing; asks the source what is
+    /// left out, where the plan leaves out anything.
+    ///
+    /// # Errors
+    /// If the journal can't be read. That the source can't be asked is part of the answer.
+    pub async fn describe(&self) -> EngineResult<Described> {
+        let steps = steps(self, self.state().await?.as_ref());
+        let (left_out, left_out_unknown) = match self.left_out().await {
+            Ok(left_out) => (Some(left_out), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let plan = &self.plan;
+        let checks = plan.checks.iter().map(CheckPlan::of).collect();
+        Ok(Described { plan: plan.name.clone(), steps, checks, tables: plan.tables.filter.clone(), left_out, left_out_unknown })
+    }
+}
+
+impl CheckPlan {
+    fn of(check: &Check) -> Self {
+        let value = match &check.expect {
+            Expect::Value(value) => Some(value.clone()),
+            Expect::Equal | Expect::Empty => None,
+        };
+        let (name, sql, timeout_ms) = (check.name.clone(), check.sql.clone(), whole_ms(check.timeout));
+        Self { name, sql, expect: check.expect.name().into(), value, timeout_ms }
+    }
+}
+
+fn whole_ms(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Every step from where the cutover stands; of one that has not begun, all.
-pub(crate) fn steps(cutover: &Cutover, state: Option<&State>) -> Vec<StepPlan> {
+fn steps(cutover: &Cutover, state: Option<&State>) -> Vec<StepPlan> {
     let imagined;
     let state = match state {
         Some(state) => state,
@@ -78,11 +147,11 @@ fn describe(cutover: &Cutover, state: &State, step: Step) -> StepPlan {
     let spec = step.spec(state.shape.reverse);
     let calls = |actions: &[Action]| actions.iter().flat_map(|action| calls(cutover, state.epoch, *action)).collect();
     StepPlan {
-        name: spec.name,
-        establishes: spec.establishes,
+        name: spec.name.into(),
+        establishes: spec.establishes.into(),
         does: calls(&spec.does),
         undo: calls(&spec.undo),
-        timeout_ms: spec.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+        timeout_ms: spec.timeout.map(whole_ms),
         in_pause: spec.in_pause,
     }
 }
@@ -213,7 +282,7 @@ pub(crate) fn traffic_finding(adapter: &str, problem: Problem) -> Finding {
         cutover_traffic::Severity::Error => Severity::Error,
     };
     Finding {
-        check: "traffic",
+        check: "traffic".into(),
         severity,
         side: None,
         message: format!("{adapter}: {}", problem.message),

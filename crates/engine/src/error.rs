@@ -41,6 +41,16 @@ pub enum EngineError {
         /// The first of them.
         examples: Vec<String>,
     },
+    /// More rows differ than are to be mended. None was.
+    #[error("the two sides differ in {rows} rows, more than --max-repairs ({most}); none was repaired")]
+    TooManyDiffer {
+        /// How many rows differ.
+        rows: u64,
+        /// How many may be mended.
+        most: u64,
+        /// The plan's name.
+        plan: String,
+    },
     /// Rows that changed while a switch was prepared are not the same on both sides; the switch was undone.
     #[error("the switch was undone, and writes go on at the old side: {count} rows that changed differ: {}", examples.join("; "))]
     Changed {
@@ -158,6 +168,7 @@ impl EngineError {
             Self::Findings { .. }
             | Self::NotRehearsed { .. }
             | Self::Differences { .. }
+            | Self::TooManyDiffer { .. }
             | Self::Changed { .. }
             | Self::LargeObjects { .. } => 3,
             Self::Checks { reports } if reports.iter().any(|report| report.verdict == Verdict::Fail) => 3,
@@ -167,6 +178,13 @@ impl EngineError {
             Self::Unknown { .. } => 7,
             _ => 1,
         }
+    }
+
+    /// Whether it repeats what a database or a program of its said, and not only words of ours.
+    #[must_use]
+    pub fn quotes_a_database(&self) -> bool {
+        let ours = |error: &PgError| matches!(error, PgError::Refused { .. } | PgError::Mismatch(_) | PgError::TimedOut { .. });
+        matches!(self, Self::Database { source, .. } if !ours(source))
     }
 
     /// What a person can do about it.
@@ -185,6 +203,9 @@ impl EngineError {
                 Some("`cutover rehearse` holds one and remembers it beside the plan, in .cutover/rehearsed.json".to_owned())
             }
             Self::Differences { .. } => Some("`cutover verify` lists the rows; the target must not be written to by others".to_owned()),
+            Self::TooManyDiffer { plan, .. } => Some(format!(
+                "so many are copied anew rather: before any switch `cutover rollback --confirm {plan}` and a new cutover; or raise --max-repairs"
+            )),
             Self::Changed { .. } => Some(
                 "mend the rows at the side that follows, then `cutover verify`; `in_pause = \"off\"` in the plan's [verify] does without"
                     .to_owned(),

@@ -72,22 +72,22 @@ impl Cutover {
     ///
     /// # Errors
     /// [`EngineError::Held`] where somebody drives the cutover, [`EngineError::Refused`] where nothing follows.
-    pub async fn keep_verification(&self, actor: &str, before: &State, report: &Report) -> EngineResult<()> {
+    pub(crate) async fn keep_verification(&self, actor: &str, reason: &str, before: &State, report: &Report) -> EngineResult<()> {
         let hold = self.journal.drive(actor).await.map_err(EngineError::Held)?;
-        let kept = self.append_verification(actor, before, report).await;
+        let kept = self.append_verification(Voice { actor: actor.to_owned(), reason: reason.to_owned() }, before, report).await;
         // Whoever drives next must not meet it: a repair may follow at once.
         hold.release().await;
         kept
     }
 
-    async fn append_verification(&self, actor: &str, before: &State, report: &Report) -> EngineResult<()> {
+    async fn append_verification(&self, voice: Voice, before: &State, report: &Report) -> EngineResult<()> {
         let mut log = Log::load(&*self.journal).await?;
         let now = log.begun()?;
         if (now.authority, &now.pauses) != (report.authority, &before.pauses) {
             return Ok(());
         }
         let events = log.decide(Command::Verified(verification(report)))?;
-        log.append(events, &Voice { actor: actor.to_owned(), reason: String::new() }).await?;
+        log.append(events, &voice).await?;
         Ok(())
     }
 }

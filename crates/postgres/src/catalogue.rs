@@ -5,7 +5,7 @@
 //! covers which is installed in the database (`coverage.rs`).
 
 use cutover_core::Lsn;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::GenericClient;
 
 use crate::{PgError, PgResult, coverage::Coverage, names::ident};
@@ -17,7 +17,7 @@ pub const USER_RELATION: &str = "n.nspname <> ALL (ARRAY['pg_catalog', 'informat
          AND x.objid = c.oid AND x.deptype = 'e')";
 
 /// A table's or sequence's name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QualifiedName {
     /// Schema.
     pub schema: String,

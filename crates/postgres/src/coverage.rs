@@ -5,7 +5,7 @@
 //! call alike: publication, copy, gate, event triggers and verification can't differ in what they mean by "the tables".
 
 use cutover_core::plan::{Filter, Pattern, Piece};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::GenericClient;
 
 use crate::{
@@ -29,7 +29,7 @@ enum How {
 }
 
 /// A relation of the user's that a cutover leaves where it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Name.
     #[serde(flatten)]

@@ -8,12 +8,12 @@ use axum::{
     extract::{State, rejection::JsonRejection},
     http::StatusCode,
 };
-use cutover_api::{Code, CompleteRequest, Drive, Outcome, Problem, RollbackRequest, RunRequest, Until};
+use cutover_api::{Code, CompleteRequest, Drive, Outcome, Problem, RetireRequest, RollbackRequest, RunRequest, Until};
 use cutover_core::{
     Event,
     clients::{Driving, Verb},
 };
-use cutover_engine::{EngineError, Failpoint, Goal, Notice, Report};
+use cutover_engine::{EngineError, EngineResult, Failpoint, Goal, Notice, Report};
 use opentelemetry::trace::FutureExt as _;
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
@@ -24,11 +24,12 @@ use crate::{
     permits::unreadable,
     problem::{NotAllowed, NotUnderstood, Refusal},
     serve::App,
+    story::Story,
     words,
 };
 
 /// The longest reason. Unit: characters.
-const MOST_REASON: usize = 1_000;
+pub(crate) const MOST_REASON: usize = 1_000;
 
 /// The exit code where somebody else drives.
 const SOMEBODY_ELSE: u8 = 6;
@@ -41,7 +42,8 @@ pub(crate) struct Wheel {
 
 #[derive(Debug)]
 struct Work {
-    driving: Driving,
+    /// What another server would go on with; none where nobody does.
+    driving: Option<Driving>,
     drive: Drive,
     began: Instant,
     /// Asks it to stop, as Ctrl-C does.
@@ -65,11 +67,12 @@ impl Work {
     }
 }
 
-fn name(verb: Verb) -> &'static str {
+fn name(verb: &Verb) -> &'static str {
     match verb {
         Verb::Run { .. } => "run",
         Verb::Rollback { .. } => "rollback",
         Verb::Complete => "complete",
+        Verb::Retire { .. } => "retire",
     }
 }
 
@@ -79,9 +82,7 @@ pub(crate) async fn run(State(app): State<App>, caller: Caller, request: Asked<R
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
     let only_ready = request.until == Until::Ready;
     if !only_ready && !app.cutover.plan().switch.reverse && !confirmed(&app, request.confirm.as_deref())? {
-        let name = &app.cutover.plan().name;
-        return Err(Refusal::new(Code::Conflict, "the plan keeps no way back, so a switch wants to be confirmed")
-            .hint(format!("send \"confirm\": \"{name}\"")));
+        return Err(unconfirmed(&app, "the plan keeps no way back, so a switch wants to be confirmed"));
     }
     begin(&app, caller, Verb::Run { only_ready }, request.reason)
 }
@@ -102,6 +103,20 @@ pub(crate) async fn rollback(State(app): State<App>, caller: Caller, request: As
 pub(crate) async fn complete(State(app): State<App>, caller: Caller, request: Asked<CompleteRequest>) -> Answer {
     let Json(request) = request.map_err(|rejection| unreadable(&rejection))?;
     begin(&app, caller, Verb::Complete, request.reason)
+}
+
+/// Archives the source into a file in the server's folder of archives, reads it back, and drops the way back. For good.
+#[utoipa::path(post, path = "/v1/retire", tag = "drive", request_body = RetireRequest, responses(Begun, NotAllowed, NotUnderstood))]
+pub(crate) async fn retire(State(app): State<App>, caller: Caller, request: Asked<RetireRequest>) -> Answer {
+    let Json(RetireRequest { archive, confirm, reason }) = request.map_err(|rejection| unreadable(&rejection))?;
+    if !words::is_file_name(&archive) || archive.ends_with(".partial") {
+        return Err(Refusal::new(Code::BadRequest, "`archive` is no name of a file in the server's folder of archives")
+            .hint("1 to 128 letters, digits, `.`, `_` and `-`, such as orders-final.dump: no folder, no dot first, not .partial last"));
+    }
+    if !confirmed(&app, confirm.as_deref())? {
+        return Err(unconfirmed(&app, "there is no way back from retiring, so it wants to be confirmed"));
+    }
+    begin(&app, caller, Verb::Retire { archive }, reason)
 }
 
 /// What this server drives, or drove last.
@@ -141,7 +156,7 @@ enum Begun {
     Closing(Problem),
 }
 
-type Asked<T> = Result<Json<T>, JsonRejection>;
+pub(crate) type Asked<T> = Result<Json<T>, JsonRejection>;
 type Answer = Result<(StatusCode, Json<Drive>), Refusal>;
 
 fn nothing() -> Refusal {
@@ -154,16 +169,21 @@ fn confirmed(app: &App, given: Option<&str>) -> Result<bool, Refusal> {
     match given {
         None => Ok(false),
         Some(given) if given == name => Ok(true),
-        Some(_) => Err(Refusal::new(Code::Conflict, "`confirm` is not the plan's name; nothing was done")),
+        Some(_) => Err(Refusal::new(Code::Unconfirmed, "`confirm` is not the plan's name; nothing was done")),
     }
+}
+
+pub(crate) fn bad_reason() -> Refusal {
+    Refusal::new(Code::BadRequest, format!("`reason` has at most {MOST_REASON} characters, none of which is a control character"))
+}
+
+fn unconfirmed(app: &App, why: &str) -> Refusal {
+    Refusal::new(Code::Unconfirmed, why).hint(format!("confirm it with the plan's name: {}", app.cutover.plan().name))
 }
 
 fn begin(app: &App, caller: Caller, verb: Verb, reason: String) -> Answer {
     if !words::is_line(&reason, MOST_REASON) {
-        return Err(Refusal::new(
-            Code::BadRequest,
-            format!("`reason` has at most {MOST_REASON} characters, none of which is a control character"),
-        ));
+        return Err(bad_reason());
     }
     let drive = start(&app.clone(), Driving { verb, actor: caller.name, reason })?;
     Ok((StatusCode::ACCEPTED, Json(drive)))
@@ -171,14 +191,10 @@ fn begin(app: &App, caller: Caller, verb: Verb, reason: String) -> Answer {
 
 /// Drives, where this server drives nothing else and is not closing.
 pub(crate) fn start(app: &App, driving: Driving) -> Result<Drive, Refusal> {
-    if *app.front.closing.borrow() {
-        return Err(Refusal::new(Code::Unavailable, "the server is closing").hint("ask another one, or this one once it is back"));
-    }
+    app.refuse_when_closing()?;
     let Driving { verb, actor, reason } = driving.clone();
-    let drive = Drive { verb: name(verb).to_owned(), actor, reason, elapsed_ms: 0, told: None, outcome: None };
-    let (stop, interrupt) = watch::channel(false);
-    let stage = watch::Sender::new(Stage::Asked);
-    app.wheel.take(Work { driving: driving.clone(), drive: drive.clone(), began: Instant::now(), stop, stage })?;
+    let drive = Drive { verb: name(&verb).to_owned(), actor, reason, elapsed_ms: 0, told: None, outcome: None };
+    let interrupt = app.wheel.begin(Some(driving.clone()), drive.clone())?;
     // Whoever would go on with it is to know of it at once.
     app.front.news.notify_one();
     // Within the trace of whoever asked, and on its own: the request does not last as long.
@@ -187,30 +203,42 @@ pub(crate) fn start(app: &App, driving: Driving) -> Result<Drive, Refusal> {
 }
 
 async fn work(app: App, driving: Driving, interrupt: watch::Receiver<bool>) {
-    let listener = Listener { app: app.clone() };
+    let listener = Listener { story: &app.story, wheel: &app.wheel };
     let Driving { verb, actor, reason } = driving;
     let by = cutover_engine::Drive { actor, reason, report: &listener, interrupt, failpoint: Failpoint::default() };
-    let done = match verb {
-        Verb::Run { only_ready } => app.cutover.run(by, if only_ready { Goal::Ready } else { Goal::Switched }).await,
-        Verb::Rollback { give_up } => app.cutover.rollback(by, give_up).await,
+    let done = match &verb {
+        Verb::Run { only_ready } => app.cutover.run(by, if *only_ready { Goal::Ready } else { Goal::Switched }).await,
+        Verb::Rollback { give_up } => app.cutover.rollback(by, *give_up).await,
         Verb::Complete => app.cutover.complete(by).await,
+        Verb::Retire { archive } => retire_into(&app, by, archive).await,
     };
     let outcome = match done {
         Ok(_) => Outcome { code: 0, message: None, hint: None },
-        Err(error) => {
-            tracing::warn!(%error, verb = name(verb), "driving ended");
-            Outcome { code: error.exit_code(), message: Some(public(&error)), hint: error.hint() }
-        }
+        Err(error) => outcome_of(&error, name(&verb)),
     };
     app.story.tell("outcome", json!(outcome));
     app.wheel.end(outcome);
     app.front.news.notify_one();
 }
 
+/// How it ended that failed. What a database said is for the log.
+pub(crate) fn outcome_of(error: &EngineError, verb: &str) -> Outcome {
+    tracing::warn!(%error, verb, "it ended");
+    Outcome { code: error.exit_code(), message: Some(public(error)), hint: error.hint().filter(|_| !error.quotes_a_database()) }
+}
+
+/// Nobody but the server's own user can read what is in the folder of archives: it is the whole database.
+async fn retire_into(app: &App, by: cutover_engine::Drive<'_>, archive: &str) -> EngineResult<cutover_core::State> {
+    let folder = &app.archives;
+    let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).await;
+    made.map_err(|source| EngineError::Io { doing: format!("making the folder {}", folder.display()), source })?;
+    app.cutover.retire(by, &folder.join(archive)).await
+}
+
 /// What is said of a failure: not what a database said, which is for the log.
 fn public(error: &EngineError) -> String {
     match error {
-        EngineError::Database { side, .. } => {
+        EngineError::Database { side, .. } if error.quotes_a_database() => {
             format!("{side}: the database refused, or could not be reached; the server's log says what it said")
         }
         EngineError::Journal(_) | EngineError::Append(_) => "the journal failed; the server's log says how".to_owned(),
@@ -220,17 +248,28 @@ fn public(error: &EngineError) -> String {
 }
 
 impl Wheel {
+    /// Begins, where nothing is under way; the answer becomes true when it is to stop.
+    pub(crate) fn begin(&self, driving: Option<Driving>, drive: Drive) -> Result<watch::Receiver<bool>, Refusal> {
+        let (stop, interrupt) = watch::channel(false);
+        self.take(Work { driving, drive, began: Instant::now(), stop, stage: watch::Sender::new(Stage::Asked) })?;
+        Ok(interrupt)
+    }
+
     fn take(&self, work: Work) -> Result<(), Refusal> {
         let mut current = self.lock();
         if let Some(current) = current.as_ref().filter(|current| current.drive.outcome.is_none()) {
-            let message = format!("this server drives already: `{}`, asked for by {}", current.drive.verb, current.drive.actor);
-            return Err(Refusal::new(Code::Conflict, message).hint("GET /v1/drive says how far it is; POST /v1/stop stops it"));
+            let Drive { verb, actor, .. } = &current.drive;
+            let (does, hint) = match &current.driving {
+                Some(_) => ("drives", "GET /v1/drive says how far it is; POST /v1/stop stops it"),
+                None => ("verifies", "GET /v1/verify says how far it is; DELETE /v1/verify stops it"),
+            };
+            return Err(Refusal::new(Code::Busy, format!("this server {does} already: `{verb}`, asked for by {actor}")).hint(hint));
         }
         *current = Some(work);
         Ok(())
     }
 
-    fn now(&self) -> Option<Drive> {
+    pub(crate) fn now(&self) -> Option<Drive> {
         self.lock().as_ref().map(Work::now)
     }
 
@@ -240,7 +279,7 @@ impl Wheel {
         }
     }
 
-    fn end(&self, outcome: Outcome) {
+    pub(crate) fn end(&self, outcome: Outcome) {
         if let Some(work) = self.lock().as_mut() {
             work.drive.elapsed_ms = whole_ms(work.began.elapsed());
             work.drive.outcome = Some(outcome);
@@ -248,7 +287,7 @@ impl Wheel {
         }
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if let Some(work) = self.lock().as_ref() {
             work.stop.send_replace(true);
         }
@@ -256,16 +295,14 @@ impl Wheel {
 
     /// Asks what is driven to stop, and waits until it has: a switch that has begun is undone or finished, never left.
     pub(crate) async fn rest(&self) {
-        if self.driving().is_some() {
-            self.stop();
-        }
+        self.stop();
         self.reach(Stage::Ended).await;
     }
 
     /// What another server would go on with if this one died now: not what somebody asked to stop.
     pub(crate) fn driving(&self) -> Option<Driving> {
         let current = self.lock();
-        current.as_ref().filter(|work| work.drive.outcome.is_none() && !*work.stop.borrow()).map(|work| work.driving.clone())
+        current.as_ref().filter(|work| work.drive.outcome.is_none() && !*work.stop.borrow()).and_then(|work| work.driving.clone())
     }
 
     /// Waits until the journal says that this server drives, or it has ended; false where somebody else drives.
@@ -293,11 +330,12 @@ impl Wheel {
 }
 
 /// Tells the stream of events what a driver tells. Journal entries come from the journal itself.
-struct Listener {
-    app: App,
+pub(crate) struct Listener<'a> {
+    pub(crate) story: &'a Story,
+    pub(crate) wheel: &'a Wheel,
 }
 
-impl Report for Listener {
+impl Report for Listener<'_> {
     fn notice(&self, notice: &Notice<'_>) {
         let (kind, data, line) = match notice {
             Notice::Step(step) => {
@@ -319,12 +357,12 @@ impl Report for Listener {
             }
             Notice::Note(text) => ("note", json!({ "text": text }), Some(text.clone())),
             Notice::Warning(text) => ("warning", json!({ "text": text }), Some(text.clone())),
-            Notice::Journalled(_, Event::DriverTookOver { .. } | Event::Created { .. }) => return self.app.wheel.took_over(),
+            Notice::Journalled(_, Event::DriverTookOver { .. } | Event::Created { .. }) => return self.wheel.took_over(),
             Notice::Action(_) | Notice::ActionDone(..) | Notice::Journalled(..) => return,
         };
         if let Some(line) = line {
-            self.app.wheel.tell(line);
+            self.wheel.tell(line);
         }
-        self.app.story.tell(kind, data);
+        self.story.tell(kind, data);
     }
 }

@@ -29,7 +29,7 @@ async fn look(app: &App, listeners: &mut Listeners) -> EngineResult<()> {
     let somebody_else = heard.iter().filter(drives).any(|heard| !dead.contains(&heard));
     let left: Vec<&Heard> = dead.into_iter().filter(drives).collect();
     let Some(driving) = left.last().and_then(|last| last.report.driving.clone()).filter(|_| !somebody_else) else { return Ok(()) };
-    let verb = driving.verb;
+    let verb = driving.verb.clone();
     if drive::start(app, driving).is_err() {
         return Ok(());
     }

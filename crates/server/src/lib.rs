@@ -27,6 +27,7 @@ mod story;
 mod tokens;
 mod traces;
 mod trial;
+mod verify;
 mod words;
 
 pub use agent::{Agent, Upstream, agent};

@@ -7,7 +7,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{auth::require, drive, events, flagd, front::Front, health, ofrep, operations, permits, read, serve::App, tokens::Role, trial};
+use crate::{
+    auth::require, drive, events, flagd, front::Front, health, ofrep, operations, permits, read, serve::App, tokens::Role, trial, verify,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +20,7 @@ use crate::{auth::require, drive, events, flagd, front::Front, health, ofrep, op
         (name = "clients", description = "Leases for clients that check before every write"),
         (name = "ofrep", description = "The OpenFeature Remote Evaluation Protocol, 0.3"),
         (name = "drive", description = "The verbs that change something"),
+        (name = "verify", description = "Both sides compared"),
         (name = "look", description = "Where everything stands"),
         (name = "health", description = "Of the server itself")
     )
@@ -98,6 +101,7 @@ fn server_parts() -> Parts<App> {
             .routes(routes!(read::status_text))
             .routes(routes!(read::steps))
             .routes(routes!(read::check))
+            .routes(routes!(read::report))
             .routes(routes!(read::journal))
             .routes(routes!(read::audit))
             .routes(routes!(operations::lately))
@@ -108,7 +112,9 @@ fn server_parts() -> Parts<App> {
             .routes(routes!(drive::run))
             .routes(routes!(drive::rollback))
             .routes(routes!(drive::complete))
-            .routes(routes!(drive::stop)),
+            .routes(routes!(drive::retire))
+            .routes(routes!(drive::stop))
+            .routes(routes!(verify::begin, verify::look, verify::stop)),
         ..parts
     }
 }

@@ -4,7 +4,7 @@ use axum::{
     Json,
     extract::{Query, State},
 };
-use cutover_api::Problem;
+use cutover_api::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +15,9 @@ use crate::{
 
 /// Entries that one answer holds at most.
 const MOST_ENTRIES: usize = 1000;
+
+/// No further entry is put into an answer that is longer. One entry can have a megabyte. Unit: bytes.
+const LONG: usize = 4 << 20;
 
 /// Where everything stands: journal, both databases, streams, traffic. What `cutover status --output json` tells.
 #[utoipa::path(get, path = "/v1/status", tag = "look", responses(
@@ -37,16 +40,31 @@ pub(crate) async fn status_text(State(app): State<App>) -> Result<Json<String>, 
     Ok(Json((app.tell)(&status)))
 }
 
-/// Every step in order, with the exact statement or call. Executes nothing.
+/// Every step in order, with the exact statement or call. Executes nothing; asks the source what the plan leaves out.
 #[utoipa::path(get, path = "/v1/steps", tag = "look", responses(
-    (status = 200, description = "Every step", body = Steps),
+    (status = 200, description = "Every step, the plan's checks, and what is left out", body = Steps),
     NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
-pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Steps>, Refusal> {
-    let steps = app.cutover.steps().await.map_err(Refusal::of)?;
-    let steps = steps.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
-    Ok(Json(Steps { steps }))
+pub(crate) async fn steps(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let described = app.cutover.describe().await.map_err(Refusal::of)?;
+    if let Some(error) = &described.left_out_unknown {
+        tracing::warn!(error, "what is left out can't be told");
+    }
+    json(&described)
+}
+
+/// What the cutover did: its pauses, who asked for them and why. From the journal alone.
+#[utoipa::path(get, path = "/v1/report", tag = "look", responses(
+    (status = 200, description = "What it did", body = Report),
+    NotAllowed,
+    (status = 404, description = "The cutover has not begun", body = Problem),
+    (status = 503, description = "The journal can't be read", body = Problem)
+))]
+pub(crate) async fn report(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+    let account = app.cutover.account().await.map_err(Refusal::of)?;
+    let nothing = || Refusal::new(Code::NotFound, "this cutover has not begun").hint("`cutover run --until ready` begins it");
+    json(&account.ok_or_else(nothing)?)
 }
 
 /// What is in the way of the cutover, and how to mend it. Asks both databases, and changes nothing.
@@ -66,7 +84,7 @@ pub(crate) async fn check(State(app): State<App>) -> Result<Json<Findings>, Refu
 /// The journal's entries, oldest first.
 #[utoipa::path(get, path = "/v1/journal", tag = "look", params(
     ("after" = Option<i64>, Query, minimum = 0, description = "Those behind the entry with this number"),
-    ("limit" = Option<i32>, Query, minimum = 0, maximum = 65535, description = "At most so many; 1,000 where none is given, and never more")
+    ("limit" = Option<i32>, Query, minimum = 0, maximum = 65535, description = "At most so many; 1,000 where none is given, and never more. Fewer where they are long: ask on behind the last one")
 ), responses(
     (status = 200, description = "Entries", body = Journal),
     (status = 400, description = "Not understood", body = Problem),
@@ -78,8 +96,16 @@ pub(crate) async fn journal(State(app): State<App>, Query(page): Query<Page>) ->
     let after = page.after.map_or(0, u64::from);
     let newest = entries.last().map_or(0, |entry| entry.seq);
     let wanted = entries.iter().filter(|entry| entry.seq > after).take(page.limit.map_or(MOST_ENTRIES, usize::from).min(MOST_ENTRIES));
-    let entries = wanted.map(serde_json::to_value).collect::<Result<_, _>>().map_err(|error| Refusal::internal(&error))?;
-    Ok(Json(Journal { newest, entries }))
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    for entry in wanted {
+        let entry = serde_json::to_value(entry).map_err(|error| Refusal::internal(&error))?;
+        bytes += entry.to_string().len();
+        page.push(entry);
+        if bytes > LONG {
+            break;
+        }
+    }
+    Ok(Json(Journal { journal: app.cutover.journal_location(), newest, entries: page }))
 }
 
 /// Whether the journal is as it was written: its chain is computed anew, and replayed.
@@ -121,12 +147,38 @@ impl From<Count> for u64 {
     }
 }
 
-/// Every step.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+/// What `cutover plan --output json` tells.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only what it documents is used")]
 pub(crate) struct Steps {
-    /// As `cutover plan --output json` tells them.
+    /// The plan's name.
+    plan: String,
+    /// Every step, in order.
     #[schema(value_type = Vec<Object>)]
     steps: Vec<Value>,
+    /// The plan's own checks.
+    #[schema(value_type = Vec<Object>)]
+    checks: Vec<Value>,
+    /// Which tables the plan covers.
+    #[schema(value_type = Object)]
+    tables: Value,
+    /// What stays at the source, the largest first; null where the source can't be asked.
+    #[schema(value_type = Option<Vec<Object>>)]
+    left_out: Value,
+}
+
+/// What `cutover report --output json` tells.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only what it documents is used")]
+pub(crate) struct Report {
+    /// Where the cutover stands, by the journal.
+    #[schema(value_type = Object)]
+    state: Value,
+    /// Every pause, the oldest first.
+    #[schema(value_type = Vec<Object>)]
+    pauses: Vec<Value>,
+    /// Entries of the journal.
+    entries: u64,
 }
 
 /// Findings of the preflight.
@@ -142,6 +194,8 @@ pub(crate) struct Findings {
 /// A page of the journal.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Journal {
+    /// Where the journal is, as the server reaches it.
+    journal: String,
     /// The number of the newest entry that there is.
     newest: u64,
     /// As `cutover audit --output json` tells them.

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     ops::Deref,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use axum::extract::FromRef;
+use cutover_api::Code;
 use cutover_core::clients::{Places, Report};
 use cutover_engine::{Cutover, EngineResult, Status};
 use tokio::time::Instant;
@@ -21,7 +23,9 @@ use crate::{
     heir,
     house::{Door, House, Options},
     openapi,
+    problem::Refusal,
     story::{REST, Story},
+    verify::Bench,
 };
 
 /// A server that listens.
@@ -44,7 +48,7 @@ impl Server {
     /// If it had ended before, of itself.
     pub async fn close(self) -> Result<(), ServerError> {
         self.house.closing();
-        self.app.wheel.rest().await;
+        tokio::join!(self.app.wheel.rest(), self.app.bench.wheel.rest());
         let ended = self.house.close().await;
         // Else a driver waits until the last lease is over.
         if self.app.front.report().clients == 0 {
@@ -73,14 +77,24 @@ pub(crate) struct Inner {
     pub(crate) cutover: Cutover,
     pub(crate) story: Story,
     pub(crate) wheel: Wheel,
+    pub(crate) bench: Bench,
     /// How a status is told to a person.
     pub(crate) tell: fn(&Status) -> String,
+    /// Where archives are written to.
+    pub(crate) archives: PathBuf,
     /// What the roster knows this server by.
     pub(crate) name: String,
     beat: AtomicU64,
 }
 
 impl Inner {
+    /// What is begun now would be broken off.
+    pub(crate) fn refuse_when_closing(&self) -> Result<(), Refusal> {
+        let closing = *self.front.closing.borrow();
+        let refusal = || Refusal::new(Code::Unavailable, "the server is closing").hint("ask another one, or this one once it is back");
+        if closing { Err(refusal()) } else { Ok(()) }
+    }
+
     /// Writes down what we and our clients have heard, and what we drive.
     pub(crate) async fn report(&self) -> EngineResult<()> {
         let report = Report { driving: self.wheel.driving(), ..self.front.report() };
@@ -105,12 +119,18 @@ impl FromRef<App> for Front {
     }
 }
 
-/// Starts a server. `places` are the names under which instances know the databases; `tell` is how a status is told to a
-/// person.
+/// Starts a server. `places` are the names under which instances know the databases; `archives` is the folder that archives are
+/// written to, made when there is one; `tell` is how a status is told to a person.
 ///
 /// # Errors
 /// See [`ServerError`].
-pub async fn serve(cutover: Cutover, places: Places, tell: fn(&Status) -> String, options: Options) -> Result<Server, ServerError> {
+pub async fn serve(
+    cutover: Cutover,
+    places: Places,
+    archives: PathBuf,
+    tell: fn(&Status) -> String,
+    options: Options,
+) -> Result<Server, ServerError> {
     let (door, manners) = Door::open(&options).await?;
     let name = format!("{} {}", door.address()?, hex::encode(rand::random::<[u8; 4]>()));
     let started = Instant::now();
@@ -119,7 +139,17 @@ pub async fn serve(cutover: Cutover, places: Places, tell: fn(&Status) -> String
     let (story, follower, view) = Story::open(&cutover, places).await?;
     let front = Front::of_server(view, started, manners);
     let beat = AtomicU64::new(1);
-    let app = App(Arc::new(Inner { front: front.clone(), cutover, story, wheel: Wheel::default(), tell, name, beat }));
+    let app = App(Arc::new(Inner {
+        front: front.clone(),
+        cutover,
+        story,
+        wheel: Wheel::default(),
+        bench: Bench::default(),
+        archives,
+        tell,
+        name,
+        beat,
+    }));
     let mut house = door.welcome(&front, openapi::of_server(&app))?;
     house.tasks.spawn({
         let app = app.clone();

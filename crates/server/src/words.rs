@@ -39,6 +39,12 @@ pub(crate) fn core_unit(unit: api::Unit) -> core::clients::Unit {
     core::clients::Unit { name: unit.name, target_reads: unit.target_reads }
 }
 
+/// Whether a text names a file in a folder, and nothing outside it.
+pub(crate) fn is_file_name(text: &str) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
+    (1..=128).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('.')
+}
+
 /// Whether a text is one line of at most so many characters, which does no harm in a log or a journal.
 pub(crate) fn is_line(text: &str, most: usize) -> bool {
     text.chars().count() <= most && !text.chars().any(char::is_control)

@@ -76,7 +76,7 @@ impl Wire {
         Ok(Self { http, reach: reach.clone(), most })
     }
 
-    /// Asks with a body, and reads the answer, all of it within `limit`.
+    /// Asks with a body, and reads the answer, all of it within `limit`. The path may have a query.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -109,7 +109,9 @@ impl Wire {
 
     async fn send(&self, method: Method, path: &str, body: Option<&(impl Serialize + Sync)>, limit: Duration) -> Result<Vec<u8>, Failure> {
         let mut url = self.reach.server.clone();
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
         url.set_path(&format!("{}{path}", url.path()));
+        url.set_query(query);
         let mut request = self.http.request(method, url).timeout(limit).headers(within_trace());
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(serde_json::to_vec(body).map_err(Failure::Unreadable)?);

@@ -23,6 +23,9 @@ pub(crate) struct Serve {
     /// switch waits so long for one that is silent.
     #[arg(long, value_name = "DURATION", value_parser = lease)]
     pub(crate) lease: Option<Duration>,
+    /// Where `retire --server` has archives written; `.cutover/archives` beside the plan where no folder is named.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) archives: Option<PathBuf>,
 }
 
 /// Who asks a server, and whom to trust.

@@ -2,15 +2,18 @@
 
 use cutover_postgres::preflight::{Finding, Fix, Severity};
 
+use super::remote;
 use crate::{
-    args::{Global, Output},
+    args::{Global, Output, Remote},
     output::{Failure, Paint, print_json, to_stdout},
     plan_file,
 };
 
-pub(crate) async fn run(global: &Global) -> Result<(), Failure> {
-    let cutover = plan_file::open(global).await?;
-    let findings = cutover.check().await?;
+pub(crate) async fn run(global: &Global, remote: &Remote) -> Result<(), Failure> {
+    let findings = match remote::named(remote)? {
+        Some(server) => server.check().await?,
+        None => plan_file::open(global).await?.check().await?,
+    };
     let blocking = findings.iter().filter(|finding| finding.blocks()).count();
     show(global, &findings);
     if blocking > 0 {
@@ -46,7 +49,7 @@ fn print(findings: &[Finding]) {
             Severity::Info => paint.dim("info   "),
         };
         let side = finding.side.map(|side| format!("{side}: ")).unwrap_or_default();
-        to_stdout(&format!("{severity} {} {side}{}", paint.bold(finding.check), finding.message));
+        to_stdout(&format!("{severity} {} {side}{}", paint.bold(&finding.check), finding.message));
         for line in &finding.evidence {
             to_stdout(&format!("          {line}"));
         }

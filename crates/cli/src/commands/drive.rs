@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use cutover_api::{CompleteRequest, RollbackRequest};
+use cutover_api::{CompleteRequest, RetireRequest, RollbackRequest};
 use cutover_core::{Phase, Side, State};
 use cutover_engine::{Cutover, Drive, EngineError, EngineResult, Failpoint, Goal};
 
@@ -29,7 +29,7 @@ pub(crate) async fn run(global: &Global, args: &Run) -> Result<(), Failure> {
         if cutover.plan().switch.reverse {
             agree(global, "--until ready only prepares")?;
         } else {
-            confirm(&cutover, args.confirm.as_deref())?;
+            confirm(&cutover.plan().name, args.confirm.as_deref())?;
         }
     }
     let listener = Listener::new(global.verbose);
@@ -45,7 +45,7 @@ pub(crate) async fn rollback(global: &Global, args: &Rollback) -> Result<(), Fai
     let cutover = plan_file::open(global).await?;
     let give_up = args.confirm.is_some();
     if give_up {
-        confirm(&cutover, args.confirm.as_deref())?;
+        confirm(&cutover.plan().name, args.confirm.as_deref())?;
     }
     let listener = Listener::new(global.verbose);
     finish(global, cutover.rollback(drive(&listener, &args.reason)?, give_up).await)
@@ -61,8 +61,14 @@ pub(crate) async fn complete(global: &Global, args: &Reasoned) -> Result<(), Fai
 }
 
 pub(crate) async fn retire(global: &Global, args: &Retire) -> Result<(), Failure> {
+    if let Some(server) = remote::named(&args.remote)? {
+        let name = server.report().await?.state.plan.name;
+        confirm(&name, args.confirm.as_deref())?;
+        let archive = args.archive.to_string_lossy().into_owned();
+        return server.drive(global, "retire", &RetireRequest { archive, confirm: Some(name), reason: args.reason.clone() }).await;
+    }
     let cutover = plan_file::open(global).await?;
-    confirm(&cutover, args.confirm.as_deref())?;
+    confirm(&cutover.plan().name, args.confirm.as_deref())?;
     let listener = Listener::new(global.verbose);
     finish(global, cutover.retire(drive(&listener, &args.reason)?, &args.archive).await)
 }
@@ -129,8 +135,7 @@ fn line() -> Result<String, Failure> {
 }
 
 /// What can't be undone wants the plan's name.
-fn confirm(cutover: &Cutover, given: Option<&str>) -> Result<(), Failure> {
-    let name = &cutover.plan().name;
+fn confirm(name: &str, given: Option<&str>) -> Result<(), Failure> {
     let typed = match given {
         Some(given) => given.to_owned(),
         None if std::io::stdin().is_terminal() => {
@@ -167,10 +172,7 @@ pub(crate) fn actor() -> String {
 fn finish(global: &Global, done: EngineResult<State>) -> Result<(), Failure> {
     match done {
         Ok(state) => {
-            match global.output {
-                Output::Json => print_json(&state),
-                Output::Human => to_stdout(&sentence(&state)),
-            }
+            show(global, &state);
             Ok(())
         }
         Err(EngineError::Findings { findings }) => {
@@ -178,6 +180,14 @@ fn finish(global: &Global, done: EngineResult<State>) -> Result<(), Failure> {
             Err(Failure::from(EngineError::Findings { findings }).answered())
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What driving has come to.
+pub(crate) fn show(global: &Global, state: &State) {
+    match global.output {
+        Output::Json => print_json(state),
+        Output::Human => to_stdout(&sentence(state)),
     }
 }
 

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use cutover_api::{Drive, RunRequest};
-use cutover_engine::Status;
+use cutover_api::{Code, Drive, Outcome, RunRequest, VerifyRequest};
+use cutover_engine::{Account, Described, Found, Status};
+use cutover_postgres::preflight::Finding;
 use cutover_server::ServerError;
 use cutover_wire::{Failure as Unanswered, Method, Reach, Token, Wire};
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
-use super::{drive::agree, status::text};
+use super::{
+    audit::{Chain, Journal},
+    drive::{agree, show},
+    status::text,
+};
 use crate::{
     args::{Global, Output, Remote, Run, Trust, Until},
     output::{Failure, Paint, print_json, to_stderr, to_stdout},
@@ -20,14 +25,20 @@ use crate::{
 /// A longer answer is none of a server's. Unit: bytes.
 const MOST_BODY: usize = 16 << 20;
 
-/// How long a server may take to answer: a status asks two databases.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a server may take to answer. A status asks two databases; one that takes a minute is given up by the server, which says so.
+const LIMIT: Duration = Duration::from_secs(65);
 
 /// Between two looks at what a server drives, and at a status that is watched.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// For how long a server that drives may be out of reach.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The exit code where what was typed can't be meant.
+const USAGE: u8 = 2;
+
+/// The exit code where something is driven already.
+const BUSY: u8 = 6;
 
 /// The exit code where a person has to look.
 const UNKNOWN: u8 = 7;
@@ -67,6 +78,15 @@ fn token(trust: &Trust) -> Result<Option<Token>, Failure> {
     }
 }
 
+/// What an outcome means to whoever asked.
+pub(crate) fn judged(outcome: Outcome) -> Result<(), Failure> {
+    if outcome.code == 0 {
+        return Ok(());
+    }
+    let failure = Failure::new(outcome.message.unwrap_or_else(|| "the server does not say why".to_owned())).with_code(outcome.code);
+    Err(outcome.hint.into_iter().fold(failure, Failure::with_hint))
+}
+
 impl Server {
     pub(crate) async fn status(&self, global: &Global, watch: bool) -> Result<(), Failure> {
         let mut stop = stop::on_signal_saying("");
@@ -77,6 +97,44 @@ impl Server {
             }
             if !watch || tokio::time::timeout(LOOK * 2, stop.wait_for(|stop| *stop)).await.is_ok() {
                 return Ok(());
+            }
+        }
+    }
+
+    pub(crate) async fn check(&self) -> Result<Vec<Finding>, Failure> {
+        #[derive(Deserialize)]
+        struct Found {
+            findings: Vec<Finding>,
+        }
+        let found = self.wire.ask::<Found>(Method::POST, "v1/check", None::<&()>, LIMIT).await;
+        Ok(found.map_err(|why| self.refused(&why))?.findings)
+    }
+
+    pub(crate) async fn plan(&self) -> Result<Described, Failure> {
+        self.get("v1/steps").await
+    }
+
+    pub(crate) async fn report(&self) -> Result<Account, Failure> {
+        self.get("v1/report").await
+    }
+
+    /// The whole journal, page by page. Whether it was changed is for the server to say, which reads it where it is.
+    pub(crate) async fn audit(&self, verify: bool) -> Result<Journal, Failure> {
+        #[derive(Deserialize)]
+        struct Page {
+            journal: String,
+            newest: u64,
+            entries: Vec<Value>,
+        }
+        let chain: Option<Chain> = if verify { Some(self.get("v1/journal/audit").await?) } else { None };
+        let (mut entries, mut last) = (Vec::new(), 0);
+        loop {
+            let page: Page = self.get(&format!("v1/journal?after={last}")).await?;
+            let newest_here = page.entries.last().and_then(|entry| entry["seq"].as_u64());
+            entries.extend(page.entries);
+            match newest_here {
+                Some(seq) if seq < page.newest => last = seq,
+                _ => return Ok(Journal { journal: page.journal, entries, chain }),
             }
         }
     }
@@ -96,56 +154,83 @@ impl Server {
 
     /// Has it drive, and stays until that has ended. Ctrl-C stops it there, as it would here.
     pub(crate) async fn drive(&self, global: &Global, verb: &str, request: &(impl Serialize + Sync)) -> Result<(), Failure> {
-        let begun: Drive =
-            self.wire.ask(Method::POST, &format!("v1/{verb}"), Some(request), LIMIT).await.map_err(|why| self.refused(&why))?;
-        let mut stop = stop::on_signal();
+        let drive: Drive = self.stay(&format!("v1/{verb}"), "v1/drive", (Method::POST, "v1/stop"), stop::on_signal(), request).await?;
+        judged(drive.outcome.unwrap_or_default())?;
+        show(global, &self.report().await?.state);
+        Ok(())
+    }
+
+    /// Has it verify, and stays until that has ended: what was found, and what it comes to.
+    pub(crate) async fn verify(&self, request: &VerifyRequest) -> Result<(Option<Found>, Outcome), Failure> {
+        #[derive(Deserialize)]
+        struct Verification {
+            #[serde(flatten)]
+            drive: Drive,
+            found: Option<Found>,
+        }
+        impl AsRef<Drive> for Verification {
+            fn as_ref(&self) -> &Drive {
+                &self.drive
+            }
+        }
+        let stop = stop::on_signal_saying("stopping: what was compared so far is not kept");
+        let ended: Verification = self.stay("v1/verify", "v1/verify", (Method::DELETE, "v1/verify"), stop, request).await?;
+        Ok((ended.found, ended.drive.outcome.unwrap_or_default()))
+    }
+
+    /// Begins something at the server, tells what it tells, and comes back when it has ended.
+    async fn stay<A: DeserializeOwned + AsRef<Drive>>(
+        &self,
+        begin: &str,
+        look: &str,
+        (method, stop): (Method, &str),
+        mut signal: watch::Receiver<bool>,
+        request: &(impl Serialize + Sync),
+    ) -> Result<A, Failure> {
+        let begun: Drive = self.wire.ask(Method::POST, begin, Some(request), LIMIT).await.map_err(|why| self.refused(&why))?;
         let (mut told, mut asked, mut reached) = (begun.told, false, Instant::now());
         loop {
-            let stopping = async { if asked { std::future::pending().await } else { stop.wait_for(|stop| *stop).await.map(drop) } };
+            let stopping = async { if asked { std::future::pending().await } else { signal.wait_for(|stop| *stop).await.map(drop) } };
             if tokio::time::timeout(LOOK, stopping).await.is_ok() {
                 asked = true;
-                self.wire.say(Method::POST, "v1/stop", LIMIT).await.map_err(|why| self.refused(&why))?;
+                self.wire.say(method.clone(), stop, LIMIT).await.map_err(|why| self.refused(&why))?;
             }
-            let drive: Drive = match self.wire.ask(Method::GET, "v1/drive", None::<&()>, LIMIT).await {
-                Ok(drive) => drive,
+            let now: A = match self.wire.ask(Method::GET, look, None::<&()>, LIMIT).await {
+                Ok(now) => now,
                 Err(Unanswered::Http(_)) if reached.elapsed() < PATIENCE => continue,
                 Err(why) => return Err(self.lost(&why)),
             };
             reached = Instant::now();
+            let drive = now.as_ref();
             if drive.told != told {
-                told = drive.told;
+                told.clone_from(&drive.told);
                 to_stderr(told.as_deref().unwrap_or_default());
             }
-            if let Some(outcome) = drive.outcome {
-                return self.ended(global, outcome).await;
+            if drive.outcome.is_some() {
+                return Ok(now);
             }
         }
-    }
-
-    async fn ended(&self, global: &Global, outcome: cutover_api::Outcome) -> Result<(), Failure> {
-        if outcome.code != 0 {
-            let failure = Failure::new(outcome.message.unwrap_or_else(|| "the server does not say why".to_owned())).with_code(outcome.code);
-            return Err(outcome.hint.into_iter().fold(failure, Failure::with_hint));
-        }
-        match global.output {
-            Output::Json => print_json(&self.get::<Value>("v1/status").await?),
-            Output::Human => to_stdout(&self.text().await?),
-        }
-        Ok(())
     }
 
     async fn text(&self) -> Result<String, Failure> {
         self.get("v1/status/text").await
     }
 
-    async fn get<A: serde::de::DeserializeOwned>(&self, path: &str) -> Result<A, Failure> {
+    async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, Failure> {
         self.wire.ask(Method::GET, path, None::<&()>, LIMIT).await.map_err(|why| self.refused(&why))
     }
 
     fn refused(&self, why: &Unanswered) -> Failure {
         let failure = Failure::new(format!("{}: {why}", self.address));
         match why {
-            Unanswered::Status { problem: Some(problem), .. } => problem.hint.iter().fold(failure, Failure::with_hint),
+            Unanswered::Status { problem: Some(problem), .. } => {
+                let failure = problem.hint.iter().fold(failure, Failure::with_hint);
+                match problem.code {
+                    Code::BadRequest | Code::Unconfirmed => failure.with_code(USAGE),
+                    Code::Busy => failure.with_code(BUSY),
+                    _ => failure,
+                }
+            }
             Unanswered::Http(_) => failure.with_hint("is `cutover serve` running there? --ca says whom to trust"),
             _ => failure,
         }

@@ -26,7 +26,8 @@ pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
     let options = options(global, args, &cutover);
     let (name, journal) = (cutover.plan().name.clone(), cutover.journal_location());
     let mut stop = stop::on_signal_saying("closing: requests under way may end");
-    let mut running = serve(cutover, places, plain, options.clone()).await?;
+    let archives = args.archives.clone().unwrap_or_else(|| plan_file::state(&global.plan).join("archives"));
+    let mut running = serve(cutover, places, archives, plain, options.clone()).await?;
     let address = address(&options, running.address());
     match global.output {
         Output::Json => print_json(&serde_json::json!({ "address": address, "cutover": name })),

@@ -16,6 +16,7 @@ mod manners;
 mod operations;
 mod permits;
 mod providers;
+mod remote;
 mod sdk;
 #[path = "../process/server.rs"]
 mod server;

@@ -27,6 +27,7 @@ mod many;
 mod recovery;
 mod rehearse;
 mod rehearse_servers;
+mod remote;
 mod repair;
 mod resuming;
 mod samples;

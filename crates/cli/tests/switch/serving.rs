@@ -9,12 +9,12 @@ use tokio::task::JoinHandle;
 
 use crate::{
     server::{LIMIT, Server, answer},
-    world::{DATABASE, Said, World},
+    world::{DATABASE, World},
 };
 
 const FLAG: &str = "/ofrep/v1/evaluate/flags/database-writes-enabled";
 
-async fn serve(world: &World, more: &[&str]) -> Server {
+pub(crate) async fn serve(world: &World, more: &[&str]) -> Server {
     let arguments = [&["--output", "json", "serve", "--listen", "127.0.0.1:0"], more].concat();
     Server::spawn(world.command(&arguments), None).await
 }
@@ -183,7 +183,7 @@ async fn b14_a_cutover_is_driven_over_http_there_and_back_and_whoever_looks_sees
     let (status, _) = answer(server.post("/v1/run", json!({ "until": "ready", "reason": "CHG-7" }).to_string())).await;
     assert_eq!(status.as_u16(), 202);
     let (status, problem) = answer(server.post("/v1/run", "{}")).await;
-    assert_eq!((status.as_u16(), problem["code"].as_str()), (409, Some("CONFLICT")), "one at a time: {problem}");
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (409, Some("BUSY")), "one at a time: {problem}");
     let ready = ended(&server).await;
     assert_eq!((&ready["outcome"]["code"], &ready["reason"]), (&json!(0), &json!("CHG-7")), "{ready}");
     assert_eq!(drive(&server, "run", json!({})).await["outcome"]["code"], 0);
@@ -300,45 +300,4 @@ async fn a_server_that_is_cut_off_from_the_journal_refuses_writes_within_its_lea
         eventually(LIMIT, || async { enabled(&server, &old).await }).await.unwrap();
         assert_eq!(answer(server.get("/readyz")).await.0.as_u16(), 200);
     }
-}
-
-/// B20: `--server` has a server do it, and is answered as if it were done here: words, JSON, exit codes.
-#[tokio::test]
-async fn b20_the_command_line_drives_by_a_server() {
-    let world = World::new().await;
-    let made = world.cutover(&["token", "create", "ci", "--role", "operator"]).await.code(0);
-    let viewer = world.cutover(&["token", "create", "wall", "--role", "viewer"]).await.code(0);
-    let server = serve(&world, &[]).await;
-    // Elsewhere: there is no plan.
-    let elsewhere = tempfile::tempdir().unwrap();
-    let call = async |token: &str, arguments: &[&str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_cutover"));
-        command.args(arguments).args(["--server", &server.address]).current_dir(elsewhere.path()).env("CUTOVER_TOKEN", token.trim());
-        command.env_remove("CUTOVER_PLAN").stdin(std::process::Stdio::null()).kill_on_drop(true);
-        Said::of(tokio::time::timeout(Duration::from_secs(120), command.output()).await.expect("it did not end").unwrap())
-    };
-    call("wrong", &["status"]).await.code(1).says("401").says("hint");
-    call(&viewer.out, &["run"]).await.code(1).says("403");
-    call(&made.out, &["run", "--until", "ready", "--reason", "CHG-7"]).await.code(0).says("[source]");
-    call(&made.out, &["run"]).await.code(0).says("next: ");
-    let status = call(&viewer.out, &["status", "--output", "json"]).await.code(0).json();
-    assert_eq!((&status["state"]["authority"], &status["version"]), (&json!("target"), &json!(1)), "{status:#}");
-    let here = world.cutover(&["status"]).await.code(0);
-    let there = call(&viewer.out, &["status"]).await.code(0);
-    assert_eq!(here.out.lines().next(), there.out.lines().next(), "the same words");
-    call(&made.out, &["rollback", "--reason", " "]).await.code(2).says("--reason is empty");
-    call(&made.out, &["rollback", "--reason", "and back", "--output", "json"]).await.code(0);
-    call(&made.out, &["rollback", "--reason", "once more"]).await.code(1).says("the source is in charge");
-    call(&made.out, &["complete"]).await.code(1);
-    let audit = world.cutover(&["audit", "--output", "json"]).await.code(0).json();
-    assert!(audit["entries"].as_array().unwrap().iter().any(|entry| entry["actor"] == "ci" && entry["reason"] == "CHG-7"));
-
-    world.write_plan("[tables]\nexclude = ['bank.audit_*']");
-    let narrower = serve(&world, &[]).await;
-    let (status, problem) = answer(narrower.post("/v1/check", "").bearer_auth(viewer.out.trim())).await;
-    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("CONFLICT")), "its plan covers other tables: {problem}");
-    let gone = ["status", "--server", "http://127.0.0.1:9"];
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_cutover"));
-    let output = tokio::time::timeout(LIMIT, command.args(gone).current_dir(elsewhere.path()).output()).await.unwrap().unwrap();
-    Said::of(output).code(1).says("is `cutover serve` running there");
 }

@@ -41,7 +41,7 @@ pub struct Driving {
 }
 
 /// A verb that changes something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Verb {
     /// Drive the cutover on.
@@ -56,6 +56,11 @@ pub enum Verb {
     },
     /// The target stays.
     Complete,
+    /// Archive the old side, and drop the way back.
+    Retire {
+        /// The archive's name, in the folder of whichever server does it.
+        archive: String,
+    },
 }
 
 /// Somebody asks for the leave to try one write, which the driver grants to one.

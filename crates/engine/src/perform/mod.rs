@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     changed::Watched,
     large_objects::Carrying,
-    prepare::{judge, sides, user_check, verify},
+    prepare::{PROGRESS_INTERVAL, judge, sides, user_check, verify, verify_progress},
 };
 use crate::{Cutover, EngineError, EngineResult, Notice, driver::Driver};
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How often long work tells how far it has come.
-pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often a verification notes which tables are done with.
 const KEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -292,7 +292,7 @@ fn index_progress(now: &index::ProgressSnapshot) -> Progress {
     }
 }
 
-fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
+pub(crate) fn verify_progress(progress: &verify::Progress, began: Instant) -> Progress {
     let now = progress.numbers();
     let per_second = now.rows_done as f64 / began.elapsed().as_secs_f64().max(0.001);
     let left = now.estimated_rows.saturating_sub(now.rows_done);

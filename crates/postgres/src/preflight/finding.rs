@@ -1,9 +1,9 @@
 //! What a check reports: severity, evidence and fix, as data. Who shows it decides how.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use cutover_core::Side;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 
 use crate::PgError;
@@ -12,7 +12,7 @@ use crate::PgError;
 pub const EVIDENCE_LINES: usize = 20;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know.
@@ -24,10 +24,10 @@ pub enum Severity {
 }
 
 /// Something that a check found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Name of the check.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// How much it matters.
     pub severity: Severity,
     /// The side that it was found at; none where it concerns both.
@@ -49,7 +49,7 @@ impl Finding {
 }
 
 /// How to mend what was found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fix {
     /// Statements to run at a side.
@@ -142,7 +142,7 @@ impl Draft {
             evidence.truncate(EVIDENCE_LINES);
             evidence.push(format!("and {more} more"));
         }
-        Finding { check, severity, side, message, evidence, fix }
+        Finding { check: check.into(), severity, side, message, evidence, fix }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Comparison, Key, Options, Progress, Shared, Sides,
@@ -48,7 +48,7 @@ pub struct RepairOptions {
 }
 
 /// What became of differences that were to be mended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repair {
     /// Rows that are equal now, because they were mended.
     pub repaired: u64,

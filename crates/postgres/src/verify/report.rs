@@ -3,13 +3,13 @@
 use std::fmt;
 
 use cutover_core::{Lsn, Side};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Key, values::ColumnValues};
 use crate::catalogue::QualifiedName;
 
 /// What is different about a row or a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum DifferenceKind {
     /// The authority has the row, the follower does not.
@@ -50,7 +50,7 @@ impl fmt::Debug for RowKey {
 }
 
 /// One difference that was established.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The table.
     pub table: QualifiedName,
@@ -64,12 +64,12 @@ pub struct Difference {
     #[serde(flatten)]
     pub kind: DifferenceKind,
     /// Both sides' values of the columns that differ, where they were asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<ColumnValues>,
 }
 
 /// Something that could not be established: neither equal nor different.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsettled {
     /// The table.
     pub table: QualifiedName,
@@ -80,7 +80,7 @@ pub struct Unsettled {
 }
 
 /// A remark about a table: why it was left out, or how it was compared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
     /// The table.
     pub table: QualifiedName,
@@ -89,7 +89,7 @@ pub struct Remark {
 }
 
 /// The outcome in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every row was compared, and is the same on both sides.
@@ -143,7 +143,7 @@ fn key_text(key: &[(String, String)]) -> String {
 }
 
 /// What a verification found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The side that the other one is measured by.
     pub authority: Side,

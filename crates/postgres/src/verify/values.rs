@@ -1,11 +1,11 @@
 //! What of a differing row's values may be shown.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::judge::{RowState, Ruling};
 
 /// Both sides' values of one column that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnValues {
     /// The column.
     pub column: String,
@@ -18,7 +18,7 @@ pub struct ColumnValues {
 }
 
 /// A value, as far as it is shown.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Value {
     /// The first 200 characters of its text; absent for NULL, and where it is redacted.
     pub text: Option<String>,

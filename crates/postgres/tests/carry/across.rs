@@ -165,7 +165,7 @@ async fn preflight_errors(pair: &Pair) -> Vec<String> {
     }
     let (source, target) = (pair.driver(Source).await, pair.driver(Target).await);
     let findings = preflight::run(&plan, &source, &target, preflight::Standing::New).await.unwrap();
-    findings.into_iter().filter(|finding| finding.severity == Severity::Error).map(|finding| finding.check.to_owned()).collect()
+    findings.into_iter().filter(|finding| finding.severity == Severity::Error).map(|finding| finding.check.into_owned()).collect()
 }
 
 /// Somebody else's worker reads the slot, and we may not end it: it is waited for, and said so.

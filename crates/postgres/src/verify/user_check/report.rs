@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cutover_core::Side;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ask::{Row, Rows};
 
@@ -14,7 +14,7 @@ const SHOWN_ROWS: usize = 20;
 const SHOWN_CHARACTERS: usize = 200;
 
 /// The outcome in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Both sides answered as expected.
@@ -36,7 +36,7 @@ impl fmt::Display for Verdict {
 }
 
 /// One check: its outcome, and what led to it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The check's name in the plan.
     pub name: String,
@@ -55,7 +55,7 @@ pub struct Report {
 }
 
 /// What one side answered.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The side.
     pub side: Side,
@@ -65,6 +65,13 @@ pub struct Answer {
     pub rows_total: u64,
     /// Why it did not answer; none where it did, or was not asked.
     pub error: Option<String>,
+}
+
+impl Report {
+    /// The values of the answers, to be cut where they are long.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        self.answers.iter_mut().flat_map(|answer| answer.rows.iter_mut().flatten().flatten().flatten())
+    }
 }
 
 impl Answer {
