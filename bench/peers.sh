@@ -2,7 +2,7 @@
 # Fetches what bench/ measures cutover beside, into .servers/peers/ (or below $CUTOVER_SERVERS); what is there is left alone.
 # usage: bench/peers.sh [data-diff|unleash-edge|protoc…]
 #   data-diff     a peer of `verify`                                          (PyPI)
-#   unleash-edge  a peer of `evaluate`; to build it takes a quarter of an hour (crates.io)
+#   unleash-edge  a peer of `evaluate`; to build it takes long   (crates.io)
 #   protoc        what a peer of `permit` wants to be built with              (PyPI)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ fetch_data_diff() {
   python3 -m pip install -q --root-user-action=ignore --target "$site" psycopg2-binary runtype click rich toml 'mashumaro[msgpack]<3.11' attrs tabulate requests keyring pydantic packaging typing-extensions
 }
 
-# As its authors locked it, and without the storage in S3, which is not asked here.
+# As its authors locked it; of what it can do besides, nothing is asked here.
 fetch_unleash_edge() {
   # Built aside, and thrown away: it is as large as all of ours.
   build=$(mktemp -d /tmp/cutover-peer.XXXXXX)
