@@ -2,7 +2,7 @@
 # Fetches what bench/ measures cutover beside, into .servers/peers/ (or below $CUTOVER_SERVERS); what is there is left alone.
 # usage: bench/peers.sh [data-diff|unleash-edge|protoc…]
 #   data-diff     a peer of `verify`                                          (PyPI)
-#   unleash-edge  a peer of `evaluate`; to build it takes long   (crates.io)
+#   unleash-edge  a peer of `evaluate`; to build it takes long                  (crates.io)
 #   protoc        what a peer of `permit` wants to be built with              (PyPI)
 set -euo pipefail
 cd "$(dirname "$0")/.."

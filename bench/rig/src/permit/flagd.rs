@@ -1,13 +1,12 @@
 //! Peer: flagd's provider, which evaluates the rules that it holds. The rule about writes is the one that `cutover serve`
 //! hands to such providers.
 
-use std::{hint::black_box, path::Path};
+use std::{hint::black_box, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use open_feature::{EvaluationContext, provider::FeatureProvider as _};
 use open_feature_flagd::{FlagdOptions, FlagdProvider, ResolverType};
 use serde_json::json;
-use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::{Answerer, DATABASE, KEYS, keys};

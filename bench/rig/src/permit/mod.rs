@@ -13,6 +13,7 @@ mod server;
 use std::{
     collections::BTreeMap,
     hint::black_box,
+    path::{Path, PathBuf},
     sync::Barrier,
     thread,
     time::{Duration, Instant},
@@ -33,6 +34,7 @@ const KEYS: usize = 4096;
 const UNIT: &str = "orders";
 
 /// What an instance is connected to, in the words of the server of the tests.
+#[cfg(feature = "peers")]
 const DATABASE: &str = server::OLD;
 
 #[derive(Args)]
@@ -41,13 +43,13 @@ pub(crate) struct Permit {
     rounds: u16,
     /// A folder to put a peer's file of flags into.
     #[arg(long)]
-    folder: std::path::PathBuf,
+    folder: PathBuf,
 }
 
 /// By what is asked and by how many threads: by who answers, nanoseconds a call, one for each round.
 type Seen = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
-/// Makes so many calls, of which the first is for this key.
+/// Makes so many calls.
 type Calls = Box<dyn Fn(u32) + Send + Sync>;
 
 /// One who answers.
@@ -61,12 +63,7 @@ impl Permit {
     pub(crate) fn run(self) -> Result<Seen> {
         let runtime = Runtime::new()?;
         let (_server, client) = runtime.block_on(ours())?;
-        let mut answerers = of_ours(&client);
-        #[cfg(feature = "peers")]
-        {
-            answerers.extend(flagd::answerers(&runtime, &self.folder)?);
-            answerers.extend(unleash::answerers()?);
-        }
+        let answerers: Vec<_> = of_ours(&client).into_iter().chain(of_peers(&runtime, &self.folder)?).collect();
         let mut seen = Seen::new();
         for threads in [1, 2] {
             let many: Vec<u32> = answerers.iter().map(|answerer| enough(&answerer.calls)).collect();
@@ -119,6 +116,16 @@ fn of_ours(client: &Client) -> Vec<Answerer> {
             }),
         },
     ]
+}
+
+#[cfg(feature = "peers")]
+fn of_peers(runtime: &Runtime, folder: &Path) -> Result<Vec<Answerer>> {
+    Ok(flagd::answerers(runtime, folder)?.into_iter().chain(unleash::answerers()?).collect())
+}
+
+#[cfg(not(feature = "peers"))]
+fn of_peers(_: &Runtime, _: &Path) -> Result<Vec<Answerer>> {
+    Ok(Vec::new())
 }
 
 /// Keys of customers.
