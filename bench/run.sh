@@ -43,8 +43,9 @@ if fetched unleash-edge evaluate; then unleash_edge=$peers_folder/unleash-edge/b
 if fetched protoc permit; then rig_features=(--features peers); fi
 
 if [ -z "${CUTOVER_RIG:-}" ] && wants evaluate permit crowd; then
+  # Without --locked: a crate of ours may depend on something else since. What is measured beside it is pinned by its manifest.
   rig_target=${CARGO_TARGET_DIR:-$root/target}/rig
-  PROTOC=$peers_folder/protoc/protoc cargo build --release --locked --manifest-path bench/rig/Cargo.toml --target-dir "$rig_target" "${rig_features[@]}"
+  PROTOC=$peers_folder/protoc/protoc cargo build --release --manifest-path bench/rig/Cargo.toml --target-dir "$rig_target" "${rig_features[@]}"
   CUTOVER_RIG=$rig_target/release/cutover-rig
 fi
 
