@@ -57,7 +57,7 @@ class Bench:
         names = max(len(row["who"]) for row in rows)
         lines = [f"\n{self.name}: {self.title}"]
         for row in rows:
-            ratio = "" if row["ours_to_this"] is None else f"  ours ÷ this {row['ours_to_this']:.2f}"
+            ratio = "" if row["ours_to_this"] is None else f"  ours ÷ this {quotient(row['ours_to_this'])}"
             what = f"{row['figure']}, {row['unit']}"
             middle = middle_of(row)
             lines.append(f"  {what:<{wide}}  {row['who']:<{names}}  {middle:>14}  ({short(row['min'])} to {short(row['max'])}, n={row['n']}){ratio}")
@@ -72,7 +72,7 @@ def markdown(bench):
     before = None
     for row in bench["figures"]:
         what = f"{row['figure']}, {row['unit']}"
-        ratio = "" if row["ours_to_this"] is None else f"{row['ours_to_this']:.2f}"
+        ratio = "" if row["ours_to_this"] is None else quotient(row["ours_to_this"])
         cells = ["" if what == before else what, row["who"], middle_of(row), short(row["min"]), short(row["max"]), str(row["n"]), ratio]
         lines.append(f"| {' | '.join(cells)} |")
         before = what
@@ -88,3 +88,8 @@ def short(number):
     if isinstance(number, int) or number == int(number) or abs(number) >= 100:
         return f"{round(number):,}"
     return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"
+
+
+def quotient(ratio):
+    """Two digits behind the point, and of a small one the first two that count."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"

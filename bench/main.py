@@ -10,9 +10,12 @@ import sys
 import time
 
 import bench_copy
+import bench_crowd
+import bench_evaluate
 import bench_gate
 import bench_impact
 import bench_pause
+import bench_permit
 import bench_verify
 from figures import markdown
 from servers import bouncer_program, said_version, tools
@@ -25,6 +28,9 @@ BENCHES = {
     "copy_many": bench_copy.many,
     "verify": bench_verify.bench,
     "impact": bench_impact.bench,
+    "evaluate": bench_evaluate.bench,
+    "permit": bench_permit.bench,
+    "crowd": bench_crowd.bench,
 }
 
 

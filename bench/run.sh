@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures cutover against its peers on throwaway servers, and writes bench/RESULTS.md and bench/results.json.
-# usage: bench/run.sh [pause|gate|copy|copy_many|verify|impact…] [--quick] [--peers]; --peers fetches data-diff from PyPI
-# CUTOVER_BIN measures a binary that is built already; CUTOVER_SERVERS names the folder of scripts/servers.sh.
+# usage: bench/run.sh [pause|gate|copy|copy_many|verify|impact|evaluate|permit|crowd…] [--quick] [--peers]; --peers fetches peers first (bench/peers.sh)
+# CUTOVER_BIN and CUTOVER_RIG measure a binary, and with a rig, that are built already; CUTOVER_SERVERS names the folder of scripts/servers.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -11,9 +11,9 @@ for argument; do
   case $argument in
     --quick) quick=(--quick) ;;
     --peers) peers=1 ;;
-    pause | gate | copy | copy_many | verify | impact) names+=("$argument") ;;
+    pause | gate | copy | copy_many | verify | impact | evaluate | permit | crowd) names+=("$argument") ;;
     -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
-    *) printf 'error: no bench is called %s\n\nhint: pause, gate, copy, copy_many, verify, impact; --quick for fewer runs\n' "$argument" >&2; exit 2 ;;
+    *) printf 'error: no bench is called %s\n\nhint: pause, gate, copy, copy_many, verify, impact, evaluate, permit, crowd; --quick for fewer runs\n' "$argument" >&2; exit 2 ;;
   esac
 done
 
@@ -22,17 +22,32 @@ if [ -z "${CUTOVER_BIN:-}" ]; then
   CUTOVER_BIN=${CARGO_TARGET_DIR:-$root/target}/release/cutover
 fi
 
-# data-diff's command wants all of dbt; what is compared here is its library, which does not.
-data_diff=${CUTOVER_SERVERS:-$root/.servers}/peers/data-diff
-if [ -n "$peers" ] && [ ! -e "$data_diff/.done" ]; then
-  # With the Python that runs the benches: another one may be in a folder that only we can read.
-  env PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" python3 -m venv --without-pip "$data_diff"
-  site=$("$data_diff/bin/python" -c 'import site; print(site.getsitepackages()[0])')
-  python3 -m pip install -q --target "$site" --no-deps 'data-diff==0.11.2' 'dsnparse<0.2'
-  python3 -m pip install -q --target "$site" psycopg2-binary runtype click rich toml 'mashumaro[msgpack]<3.11' attrs tabulate requests keyring pydantic packaging typing-extensions
-  touch "$data_diff/.done"
+# Whether one of these benches is to be run.
+wants() {
+  [ "${#names[@]}" != 0 ] || return 0
+  for name; do
+    [[ " ${names[*]} " != *" $name "* ]] || return 0
+  done
+  return 1
+}
+
+# What was fetched once is measured from then on.
+peers_folder=${CUTOVER_SERVERS:-$root/.servers}/peers
+fetched() {
+  if [ -n "$peers" ] && wants "$2"; then bash bench/peers.sh "$1" || exit 1; fi
+  [ -e "$peers_folder/$1/.done" ]
+}
+data_diff= unleash_edge= rig_features=()
+if fetched data-diff verify; then data_diff=$peers_folder/data-diff/bin/python; fi
+if fetched unleash-edge evaluate; then unleash_edge=$peers_folder/unleash-edge/bin/unleash-edge; fi
+if fetched protoc permit; then rig_features=(--features peers); fi
+
+if [ -z "${CUTOVER_RIG:-}" ] && wants evaluate permit crowd; then
+  # Without --locked: a crate of ours may depend on something else since. What is measured beside it is pinned by its manifest.
+  rig_target=${CARGO_TARGET_DIR:-$root/target}/rig
+  PROTOC=$peers_folder/protoc/protoc cargo build --release --manifest-path bench/rig/Cargo.toml --target-dir "$rig_target" "${rig_features[@]}"
+  CUTOVER_RIG=$rig_target/release/cutover-rig
 fi
-[ -e "$data_diff/.done" ] || data_diff=
 
 # PostgreSQL refuses root, so everything below runs as somebody else.
 as=()
@@ -64,7 +79,8 @@ trap 'exit 130' INT
 trap 'exit 143' HUP TERM
 
 "${as[@]}" env -i PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME="$work" LC_ALL=C.UTF-8 TZ=UTC PYTHONDONTWRITEBYTECODE=1 \
-  CUTOVER_BIN="$CUTOVER_BIN" CUTOVER_DATA_DIFF="${data_diff:+$data_diff/bin/python}" CUTOVER_SERVERS="${CUTOVER_SERVERS:-$root/.servers}" CUTOVER_COMMIT="${CUTOVER_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}" \
+  CUTOVER_BIN="$CUTOVER_BIN" CUTOVER_RIG="${CUTOVER_RIG:-}" CUTOVER_DATA_DIFF="$data_diff" CUTOVER_UNLEASH_EDGE="$unleash_edge" \
+  CUTOVER_SERVERS="${CUTOVER_SERVERS:-$root/.servers}" CUTOVER_COMMIT="${CUTOVER_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}" \
   python3 "$root/bench/main.py" --work "$work" --before "$root/bench/results.json" "${quick[@]}" "${names[@]}" &
 runner=$!
 wait "$runner"

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
 
 use crate::error::JournalError;
 
@@ -80,6 +80,8 @@ fn connect(path: &Path, more: OpenFlags) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
+    // Else each value that is bound has the statement planned anew, and whoever follows looks hundreds of times a second.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     Ok(connection)
 }
 
@@ -198,6 +200,19 @@ mod tests {
         let quick = open_quick(&real).unwrap();
         // 1 is NORMAL: what a checkpoint moves is synced, a commit is not. 0 would put the entries at risk too.
         assert_eq!(quick.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_statement_that_is_kept_is_planned_once_whatever_is_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connection, _) = open_or_create(&folder.path().join("journal.db")).unwrap();
+        let after = "SELECT seq FROM entry WHERE plan = ?1 AND seq > ?2 ORDER BY seq";
+        for seq in 0..10 {
+            let found = connection.prepare_cached(after).and_then(|mut after| after.exists(rusqlite::params!["shop", seq]));
+            assert!(!found.unwrap());
+        }
+        let after = connection.prepare_cached(after).unwrap();
+        assert_eq!(after.get_status(rusqlite::StatementStatus::RePrepare), 0);
     }
 
     #[test]
