@@ -241,7 +241,7 @@ impl Cutover {
     /// # Errors
     /// See [`EngineError`]; its exit code says what it means.
     pub async fn run(&self, drive: Drive<'_>, goal: Goal) -> EngineResult<State> {
-        traces::traced(traces::span("run", &self.plan.name), async {
+        let work = Box::pin(async {
             // Who finishes a way back does not want to leave again at once.
             let going_back = self.state().await?.is_some_and(|state| state.switch().is_some_and(|switch| switch.to == Side::Source));
             let mut driver = Driver::take_over(self, drive).await?;
@@ -264,8 +264,8 @@ impl Cutover {
                 driver.switch(Side::Target).await?;
             }
             Ok(driver.state()?.clone())
-        })
-        .await
+        });
+        traces::traced(traces::span("run", &self.plan.name), work).await
     }
 
     /// Nothing that can be known beforehand is in the way of a switch to the target.
@@ -290,7 +290,7 @@ impl Cutover {
     /// # Errors
     /// See [`EngineError`].
     pub async fn rollback(&self, drive: Drive<'_>, give_up: bool) -> EngineResult<State> {
-        traces::traced(traces::span("rollback", &self.plan.name), async {
+        let work = Box::pin(async {
             let before = self.state().await?;
             if before.as_ref().is_some_and(|state| matches!(state.phase, Phase::Archived)) {
                 return Err(EngineError::Mismatch {
@@ -322,8 +322,8 @@ impl Cutover {
                 Side::Source => return Err(nothing_to_go_back_from(&self.plan.name)),
             }
             Ok(driver.state()?.clone())
-        })
-        .await
+        });
+        traces::traced(traces::span("rollback", &self.plan.name), work).await
     }
 
     /// Makes the target the new source, in the journal.
@@ -331,7 +331,7 @@ impl Cutover {
     /// # Errors
     /// If it is not possible from where the cutover stands.
     pub async fn complete(&self, drive: Drive<'_>) -> EngineResult<State> {
-        traces::traced(traces::span("complete", &self.plan.name), async {
+        let work = Box::pin(async {
             let mut driver = Driver::take_over(self, drive).await?;
             let resumed = driver.run().await;
             if !matches!(driver.state()?.phase, Phase::Restoring(_)) {
@@ -339,8 +339,8 @@ impl Cutover {
             }
             driver.say(Command::Complete).await?;
             Ok(driver.state()?.clone())
-        })
-        .await
+        });
+        traces::traced(traces::span("complete", &self.plan.name), work).await
     }
 
     /// Archives the old side into `file`, reads the archive back, then drops the way back. One that was interrupted behind the archive
@@ -349,7 +349,7 @@ impl Cutover {
     /// # Errors
     /// If the archive can't be written or read back; then nothing is dropped.
     pub async fn retire(&self, drive: Drive<'_>, file: &Path) -> EngineResult<State> {
-        traces::traced(traces::span("retire", &self.plan.name), async {
+        let work = Box::pin(async {
             let archived = self.state().await?.is_some_and(|state| matches!(state.phase, Phase::Archived));
             let mut driver = Driver::take_over(self, drive).await?;
             driver.run().await?;
@@ -364,8 +364,8 @@ impl Cutover {
             }
             driver.run().await?;
             Ok(driver.state()?.clone())
-        })
-        .await
+        });
+        traces::traced(traces::span("retire", &self.plan.name), work).await
     }
 }
 

@@ -113,15 +113,10 @@ async fn threads_that_record_at_once_lose_nothing() {
     let client = Client::builder(&server.address).database("old.example").connect().await.unwrap();
     let each = 20_000;
     let record = |client: &Client| {
-        (0..each).for_each(|us| {
-            client.record(&Operation {
-                unit: "images",
-                name: "get",
-                store: Side::Source,
-                took: Duration::from_micros(us),
-                outcome: OperationOutcome::Ok,
-            });
-        })
+        for us in 0..each {
+            let (took, outcome) = (Duration::from_micros(us), OperationOutcome::Ok);
+            client.record(&Operation { unit: "images", name: "get", store: Side::Source, took, outcome });
+        }
     };
     std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| record(&client)))));
     client.close().await;
