@@ -3,6 +3,7 @@
 
 use cutover_core::{State, plan::Check};
 use cutover_postgres::{
+    PgError,
     catalogue::QualifiedName,
     verify::{
         self,
@@ -89,7 +90,7 @@ impl Cutover {
     pub async fn compare(&self, drive: &Drive<'_>, wanted: &Wanted) -> EngineResult<verify::Report> {
         let before = self.state().await?;
         let report = match self.compare_as(before.as_ref(), drive, wanted).await {
-            Err(EngineError::Database { source, side }) if source.is_disconnect() => {
+            Err(EngineError::Database { source: source @ PgError::Sql { .. }, side }) if source.is_disconnect() => {
                 tracing::info!(%source, side, "what compared was cut off");
                 let why = "what compared was cut off, as by a driver that takes the cutover over: verify again when it rests";
                 return Err(EngineError::Inconclusive(why.to_owned()));
