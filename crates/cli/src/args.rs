@@ -1,12 +1,14 @@
 //! What can be typed.
 
 mod serving;
+mod sql;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use serving::{Agent, Door, Remote, Serve, Token, Trust};
+pub(crate) use sql::{Backfill, Drain, Install, Sql, There};
 
 /// Moves a live PostgreSQL application to another server without losing a write, and with a way back.
 #[derive(Debug, Parser)]
@@ -100,6 +102,9 @@ pub(crate) enum Verb {
     /// Who may ask the server: make, list and revoke bearer tokens.
     #[command(subcommand)]
     Token(Token),
+    /// Shadow tables: a table moves to another shape inside its own database, driven from SQL. Installs, fills, drains.
+    #[command(subcommand)]
+    Sql(Sql),
     /// A real switch, there and back, between two throwaway servers under load; ends in a table that proves it.
     Demo(Demo),
     /// Print a completion script for a shell.

@@ -60,6 +60,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Serve(args) => Box::pin(commands::serve::run(global, &args)).await,
         Verb::Agent(args) => commands::agent::run(global, &args).await,
         Verb::Token(args) => commands::serve::token(global, &args),
+        Verb::Sql(args) => commands::sql::run(global, &args).await,
         Verb::Demo(args) => Box::pin(commands::demo::run(global, &args)).await,
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "cutover", &mut std::io::stdout());

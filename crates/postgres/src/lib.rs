@@ -20,6 +20,7 @@ mod roles;
 pub mod schema;
 pub mod sequences;
 pub mod sessions;
+pub mod shadow;
 mod stamp;
 mod startup;
 pub mod stream;

@@ -11,6 +11,7 @@ pub(crate) mod rehearse;
 mod remote;
 pub(crate) mod report;
 pub(crate) mod serve;
+pub(crate) mod sql;
 pub(crate) mod status;
 mod throwaway;
 pub(crate) mod verify;

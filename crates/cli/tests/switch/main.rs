@@ -37,6 +37,7 @@ mod services;
 mod serving;
 mod set_ups;
 mod shop;
+mod sql;
 #[path = "../process/providers.rs"]
 mod stock;
 mod there_and_back;

@@ -143,7 +143,7 @@ async fn may_create_event_triggers(transaction: &Transaction<'_>) -> PgResult<bo
 }
 
 async fn refuse_stranger(client: &Client, plan: &str, side: Side) -> PgResult<()> {
-    let Some((found_plan, found_side)) = owner(client).await? else { return Ok(()) };
+    let Some((found_plan, found_side)) = owner(client).await? else { return refuse_shadow_tables(client, side).await };
     if found_plan == plan && found_side == side.to_string() {
         return Ok(());
     }
@@ -152,6 +152,20 @@ async fn refuse_stranger(client: &Client, plan: &str, side: Side) -> PgResult<()
         hint: Some(format!(
             "finish that one first, with its own plan: `cutover retire`, or before any switch `cutover rollback --confirm {found_plan}`"
         )),
+    })
+}
+
+/// What is kept about shadow tables would be dropped with the gate, and does not come along to the other side.
+async fn refuse_shadow_tables(client: &Client, side: Side) -> PgResult<()> {
+    let found = client.query_one("SELECT pg_catalog.to_regclass('cutover.sql_installation') IS NOT NULL", &[]).await;
+    if !found.map_err(|error| PgError::sql("looking for shadow tables", error))?.get::<_, bool>(0) {
+        return Ok(());
+    }
+    Err(PgError::Refused {
+        what: format!("the schema cutover of the {side} belongs to shadow tables (`cutover sql install`)"),
+        hint: Some(
+            "finish with them first, then DROP SCHEMA cutover CASCADE; or have them installed in another schema with --schema".to_owned(),
+        ),
     })
 }
 

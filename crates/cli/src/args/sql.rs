@@ -1,0 +1,95 @@
+//! What can be typed about shadow tables.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use cutover_postgres::shadow::{SCHEMA, schema_name};
+
+/// Shadow tables: a table moves to another shape inside its own database, driven from SQL.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sql {
+    /// Install the functions for shadow tables, or bring an older installation up to date.
+    #[command(after_help = "Examples:
+  cutover sql install --url postgres://owner@db.example/shop
+  cutover sql install --url postgres://owner@db.example/shop --schema moving --short-names
+  cutover sql install --print | psql -1 …        # or read first what it does
+
+It needs no superuser: the right to create a schema and, the first time, three roles. Installing again changes nothing.
+docs/shadow-tables.md says how a table moves.")]
+    Install(Install),
+    /// Bring every row of a table to its shadow: in small transactions, beside those who write. Interrupted, it goes on where it was.
+    #[command(after_help = "Examples:
+  cutover sql backfill orders --url postgres://owner@db.example/shop
+  cutover sql backfill orders --url postgres://owner@db.example/shop --max-rate 5000
+
+The same in SQL: CALL cutover.backfill('orders', p_rows_per_second => 5000)")]
+    Backfill(Backfill),
+    /// Bring rows whose keys are queued: what was written under async dual writes, and what the shadow refused.
+    #[command(after_help = "Examples:
+  cutover sql drain --url postgres://owner@db.example/shop                    # until nothing is queued
+  cutover sql drain orders --url postgres://owner@db.example/shop --follow    # and what comes after
+
+The same in SQL: SELECT cutover.drain('orders'), again and again")]
+    Drain(Drain),
+}
+
+/// Where the tables are.
+#[derive(Args, Debug)]
+pub(crate) struct There {
+    /// The database, as a role that may do this.
+    #[arg(long, value_name = "URL", env = "CUTOVER_SQL_URL", hide_env_values = true)]
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) schema: Schema,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Schema {
+    /// The schema that holds the functions.
+    #[arg(long, value_name = "NAME", default_value = SCHEMA, value_parser = schema_name)]
+    pub(crate) schema: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Install {
+    /// The database, as the role that is to own the functions.
+    #[arg(long, value_name = "URL", env = "CUTOVER_SQL_URL", hide_env_values = true, required_unless_present = "print")]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) schema: Schema,
+    /// Have sessions that begin from now on find the functions by their names alone: puts the schema behind the database's
+    /// search_path.
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) short_names: bool,
+    /// Print what would be executed, and connect to nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Backfill {
+    /// The table: `orders`, or `schema.orders`.
+    pub(crate) table: String,
+    #[command(flatten)]
+    pub(crate) there: There,
+    /// Rows in one transaction.
+    #[arg(long, value_name = "ROWS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch: u32,
+    /// At most so many rows a second.
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_rate: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Drain {
+    /// Only this table.
+    pub(crate) table: Option<String>,
+    #[command(flatten)]
+    pub(crate) there: There,
+    /// Go on with what is queued later, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// With --follow: between two looks at an empty queue.
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = humantime::parse_duration)]
+    pub(crate) every: Duration,
+}

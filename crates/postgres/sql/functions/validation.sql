@@ -1,0 +1,42 @@
+-- Whether a table and its shadow say the same.
+
+-- Compares a table and its shadow, both ways and through the mapping, in one snapshot: what is being written is either in both
+-- or in neither. All rows, or about p_sample_size of each where that is given. The score is the share of rows that are the
+-- same, in percent; none where there is nothing to compare or rows wait in the queue: no data is not good data.
+CREATE OR REPLACE FUNCTION cutover.validate_table_consistency(p_table_name text, p_shadow_table_name text DEFAULT NULL, p_sample_size integer DEFAULT NULL)
+RETURNS TABLE (primary_count bigint, shadow_count bigint, consistent_records bigint, inconsistent_records bigint, missing_in_shadow bigint,
+               extra_in_shadow bigint, validation_score numeric, queued bigint, verdict text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
+    v_estimate double precision := (SELECT greatest(c.reltuples, 1) FROM pg_class c WHERE c.oid = v_shadow.primary_table);
+    v_percent real;
+    v_counts bigint[];
+    v_of bigint;
+BEGIN
+    IF p_shadow_table_name IS NOT NULL AND cutover.table_named(p_shadow_table_name) <> v_shadow.shadow_table THEN
+        PERFORM cutover.refuse('SC001', format('%s is not the shadow of %s', p_shadow_table_name, v_shadow.table_name), format('it is %s', v_shadow.shadow_table));
+    ELSIF p_sample_size < 1 THEN
+        PERFORM cutover.refuse('SC002', format('a sample of %s rows says nothing', p_sample_size), 'leave it away to compare all rows');
+    END IF;
+    IF p_sample_size < v_estimate THEN
+        v_percent := least(100, greatest(0.001, 100.0 * p_sample_size / v_estimate));
+    END IF;
+    EXECUTE (SELECT format('SELECT %I.%I($1)', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+              WHERE p.oid = cutover.trusted(v_shadow.compare_function, v_shadow.primary_table)) INTO v_counts USING v_percent;
+    SELECT count(*) INTO queued FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = v_shadow.table_name LIMIT 1000000) d;
+    primary_count := v_counts[1];
+    shadow_count := v_counts[2];
+    consistent_records := v_counts[3];
+    inconsistent_records := v_counts[4];
+    missing_in_shadow := v_counts[5];
+    extra_in_shadow := v_counts[6];
+    v_of := v_counts[3] + v_counts[4] + v_counts[5] + v_counts[6];
+    verdict := CASE WHEN v_of = 0 OR queued > 0 THEN 'inconclusive' WHEN consistent_records = v_of THEN 'same' ELSE 'different' END;
+    IF verdict <> 'inconclusive' THEN
+        -- Rounded down: what is not all is never 100.
+        validation_score := trunc(100.0 * consistent_records / v_of, 4);
+    END IF;
+    RETURN NEXT;
+END
+$$;

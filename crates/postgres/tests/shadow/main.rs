@@ -1,0 +1,9 @@
+//! Shadow tables, on real servers: the oldest major, the newest, and one between.
+#![cfg(test)]
+
+mod awkward;
+mod ground;
+mod installation;
+mod moving;
+mod refused;
+mod rights;
