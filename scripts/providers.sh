@@ -2,6 +2,7 @@
 # Fetches stock OpenFeature providers that the tests ask our server with, into .servers/providers/ (or $CUTOVER_SERVERS):
 #   node/     @openfeature/ofrep-provider with its SDK        (npm)
 #   python/   openfeature-provider-ofrep with its SDK         (PyPI)
+#   rust/     a program with open-feature-ofrep and its SDK   (crates.io; compiled)
 #   node-flagd/, python-flagd/   the same with flagd's provider
 #   shop/     what examples/shop-node needs                   (npm)
 # and schemathesis/, which asks it whatever its OpenAPI document allows (PyPI).
@@ -51,9 +52,23 @@ shop() {
   place "$work/all" providers/shop "$shop"
 }
 
+# The program that asks by Rust's provider, exactly as its lock file says.
+rust() {
+  ask=crates/cli/tests/process/providers/rust
+  rust=$(cd "$root/$ask" && cat Cargo.toml Cargo.lock src/main.rs | cksum)
+  here providers/rust "$rust" && return
+  need cargo "install Rust (https://rustup.rs), then run this again"
+  begin
+  # From there, so that it is compiled by the toolchain that this project names.
+  (cd "$root" && cargo install --quiet --locked --no-track --path "$ask" --root "$work/all" --target-dir "$work/target") >"$work/cargo.log" 2>&1 ||
+    gave_up "$work/cargo.log" "cargo could not build $ask" "crates.io"
+  place "$work/all" providers/rust "$rust"
+}
+
 modules node "$node"
 modules node-flagd "$node_flagd"
 packages python "$python"
 packages python-flagd "$python_flagd"
 packages schemathesis "$schemathesis"
+rust
 shop
