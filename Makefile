@@ -21,6 +21,7 @@ test: setup check ## everything that CI runs; the last line says how many tests 
 check: ## formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path bench/rig/Cargo.toml --check
+	cargo fmt --manifest-path crates/cli/tests/process/providers/rust/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 tidy: ## the rules of the house that no compiler knows; `make test` checks them too

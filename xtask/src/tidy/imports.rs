@@ -31,6 +31,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("examples/shop-rust", &["client"]),
     // It speaks as clients do, and has the server that the client's own tests ask.
     ("bench/rig", &["api", "wire", "client", "core"]),
+    // It asks with a stock provider, as an application that has never heard of us.
+    ("cli/tests/process/providers/rust", &[]),
     ("xtask", &[]),
 ];
 

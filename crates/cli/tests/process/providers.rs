@@ -25,21 +25,30 @@ pub(crate) enum Way {
     InProcess,
 }
 
+/// What the application is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    JavaScript,
+    Python,
+    Rust,
+}
+
 /// A provider that can be started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stock {
-    pub(crate) python: bool,
+    pub(crate) language: Language,
     pub(crate) way: Way,
 }
 
 /// All of them.
-pub(crate) const ALL: [Stock; 6] = [
-    Stock { python: false, way: Way::Ofrep },
-    Stock { python: true, way: Way::Ofrep },
-    Stock { python: false, way: Way::Rpc },
-    Stock { python: true, way: Way::Rpc },
-    Stock { python: false, way: Way::InProcess },
-    Stock { python: true, way: Way::InProcess },
+pub(crate) const ALL: [Stock; 7] = [
+    Stock { language: Language::JavaScript, way: Way::Ofrep },
+    Stock { language: Language::Python, way: Way::Ofrep },
+    Stock { language: Language::Rust, way: Way::Ofrep },
+    Stock { language: Language::JavaScript, way: Way::Rpc },
+    Stock { language: Language::Python, way: Way::Rpc },
+    Stock { language: Language::JavaScript, way: Way::InProcess },
+    Stock { language: Language::Python, way: Way::InProcess },
 ];
 
 /// A provider that runs.
@@ -66,8 +75,11 @@ impl Stock {
 
     fn command(self, root: Option<&Path>) -> Command {
         let flagd = if self.way == Way::Ofrep { "" } else { "-flagd" };
-        let (name, script, packages) = if self.python { ("python3", "ask.py", "python") } else { ("node", "ask.mjs", "node") };
-        let mut command = program(name, script, &format!("{packages}{flagd}"));
+        let mut command = match self.language {
+            Language::JavaScript => program("node", "ask.mjs", &format!("node{flagd}")),
+            Language::Python => program("python3", "ask.py", &format!("python{flagd}")),
+            Language::Rust => talking(Command::new(folder("rust").join("bin/cutover-ask"))),
+        };
         if let Some(root) = root {
             command.env("NODE_EXTRA_CA_CERTS", root).env("REQUESTS_CA_BUNDLE", root);
         }
@@ -79,6 +91,10 @@ impl Stock {
 pub(crate) fn program(program: &str, script: &str, packages: &str) -> Command {
     let mut command = Command::new(program);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/providers").join(script)).arg(folder(packages));
+    talking(command)
+}
+
+fn talking(mut command: Command) -> Command {
     command.kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped());
     command
 }

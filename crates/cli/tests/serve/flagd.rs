@@ -130,19 +130,22 @@ async fn a16_a_stream_of_rules_is_astray_only_if_it_names_a_database_that_is_not
 async fn flagds_refusals_have_a_status_of_their_own() {
     let folder = folder();
     let bearer = token(folder.path(), "pods", "client").await;
-    let server = Server::start_in(folder, &[], None).await;
+    let houses = Houses::guarded(folder, &bearer, None, &[]).await;
     let call = [("flagd.evaluation.v2.Service", "ResolveBoolean", json!({ "flagKey": WRITES }), None)];
-    for (token, expected, why) in
-        [(None, "UNAUTHENTICATED", "a token is needed"), (Some("wrong"), "UNAUTHENTICATED", "not known"), (Some(&*bearer), "OK", "")]
-    {
-        let told = called(&server.address, token, &call).await;
-        assert_eq!(told[0]["status"], expected, "{told:#?}");
-        assert!(told[0]["why"].as_str().unwrap_or_default().contains(why), "{told:#?}");
-    }
-    for (path, expected) in [("/flagd.evaluation.v1.Service/ResolveNothing", "12"), ("/grpc.health.v1.Health/Check", "12")] {
-        let asked = server.client.post(format!("{}{path}", server.address)).bearer_auth(&bearer).header("content-type", "application/grpc");
-        let response = asked.send().await.unwrap();
-        assert_eq!((response.status().as_u16(), response.headers()["grpc-status"].to_str().unwrap()), (200, expected), "{path}");
-        assert!(response.headers().contains_key("x-request-id"), "{path}");
+    for (house, url) in houses.addresses() {
+        for (token, expected, why) in
+            [(None, "UNAUTHENTICATED", "a token is needed"), (Some("wrong"), "UNAUTHENTICATED", "not known"), (Some(&*bearer), "OK", "")]
+        {
+            let told = called(url, token, &call).await;
+            assert_eq!(told[0]["status"], expected, "{house}: {told:#?}");
+            assert!(told[0]["why"].as_str().unwrap_or_default().contains(why), "{house}: {told:#?}");
+        }
+        for path in ["/flagd.evaluation.v1.Service/ResolveNothing", "/grpc.health.v1.Health/Check"] {
+            let asked = houses.agent.client.post(format!("{url}{path}")).bearer_auth(&bearer).header("content-type", "application/grpc");
+            let response = asked.send().await.unwrap();
+            let status = (response.status().as_u16(), response.headers()["grpc-status"].to_str().unwrap());
+            assert_eq!(status, (200, "12"), "{path} of the {house}");
+            assert!(response.headers().contains_key("x-request-id"), "{path} of the {house}");
+        }
     }
 }

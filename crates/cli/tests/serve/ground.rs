@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, path::Path, process::Stdio};
 
-use cutover_testkit::eventually;
+use cutover_testkit::{Certificates, eventually};
 use tokio::process::Command;
 
 pub(crate) use crate::server::{LIMIT, answer};
@@ -41,9 +41,14 @@ impl Server {
 
 /// An agent of a server.
 pub(crate) async fn agent(upstream: &str, more: &[&str]) -> crate::server::Server {
+    trusted_agent(upstream, more, None).await
+}
+
+/// One that clients trust by `root`, where it speaks TLS.
+async fn trusted_agent(upstream: &str, more: &[&str], root: Option<&Path>) -> crate::server::Server {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--output", "json", "agent", "--server", upstream, "--name", "node-1", "--listen", "127.0.0.1:0"];
-    crate::server::Server::spawn(command(folder.path(), &[&arguments, more].concat()), None).await
+    crate::server::Server::spawn(command(folder.path(), &[&arguments, more].concat()), root).await
 }
 
 /// Whoever can be asked: a server, and an agent of it.
@@ -56,13 +61,40 @@ impl Houses {
     pub(crate) async fn open(more: &[&str]) -> Self {
         let server = Server::start(more).await;
         let agent = agent(&server.address, &[]).await;
-        eventually(LIMIT, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
-        Self { server, agent }
+        Self { server, agent }.ready().await
+    }
+
+    /// Both want a token of the folder, of which `bearer` is one, and speak TLS where there are certificates for it.
+    pub(crate) async fn guarded(folder: tempfile::TempDir, bearer: &str, tls: Option<&Certificates>, more: &[&str]) -> Self {
+        let (file, tokens) = (folder.path().join("token"), folder.path().join(".cutover/tokens.json"));
+        std::fs::write(&file, bearer).unwrap();
+        let mut door = more.to_vec();
+        let mut upstream = vec!["--token-file", text(&file), "--tokens", text(&tokens)];
+        if let Some(files) = tls {
+            door.extend(["--tls-certificate", text(&files.certificate), "--tls-key", text(&files.key)]);
+            upstream.extend(["--ca", text(&files.root)]);
+        }
+        let root = tls.map(|files| files.root.as_path());
+        let mut server = Server::start_in(folder, &door, root).await;
+        // That is whom the certificate is for.
+        server.server.address = server.address.replace("127.0.0.1", "localhost");
+        let mut agent = trusted_agent(&server.address, &[upstream, door].concat(), root).await;
+        agent.address = agent.address.replace("127.0.0.1", "localhost");
+        Self { server, agent }.ready().await
+    }
+
+    async fn ready(self) -> Self {
+        eventually(LIMIT, || async { self.agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+        self
     }
 
     pub(crate) fn addresses(&self) -> [(&'static str, &str); 2] {
         [("server", &self.server.address), ("agent", &self.agent.address)]
     }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// A folder with a plan.

@@ -9,13 +9,13 @@ use crate::world::World;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A third server with the journal, reached through a proxy.
-struct Shared {
+pub(crate) struct Shared {
     cluster: Cluster,
-    road: Proxy,
+    pub(crate) road: Proxy,
 }
 
 impl Shared {
-    async fn new(world: &World, more: &str) -> Self {
+    pub(crate) async fn new(world: &World, more: &str) -> Self {
         let cluster = Cluster::start(&install(15).unwrap(), ClusterOptions::named("journal")).await.unwrap();
         cluster.create_database("controllers").await.unwrap();
         let road = Proxy::start(format!("127.0.0.1:{}", cluster.port())).await.unwrap();

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cutover_testkit::{Cluster, Proxy, eventually};
+use cutover_testkit::{Cluster, Proxy};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     flags::{ends, journalled},
     server::Server,
+    serving::agent,
     stock::{ALL, Provider, Stock, Way},
     world::{DATABASE, World},
 };
@@ -27,9 +28,7 @@ async fn a4_flagds_providers_allow_no_write_at_the_wrong_database_and_the_fence_
     let world = World::of(15, 15, PLAN).await;
     let load = world.load(4).await;
     let server = Server::spawn(world.command(&["serve", "--listen", "127.0.0.1:0", "--output", "json"]), None).await;
-    let arguments = ["agent", "--server", &server.address, "--listen", "127.0.0.1:0", "--output", "json"];
-    let agent = Server::spawn(world.command(&arguments), None).await;
-    eventually(SOON, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+    let agent = agent(&world, &server.address).await;
     world.ready().await;
 
     let (done, end) = watch::channel(false);

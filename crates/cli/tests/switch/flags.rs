@@ -12,6 +12,7 @@ use tokio::{process::Child, sync::oneshot, task::JoinHandle};
 
 use crate::{
     server::Server,
+    serving::agent,
     world::{DATABASE, Said, World},
 };
 
@@ -153,11 +154,7 @@ impl Fleet {
     /// The same, with an agent that the pods ask.
     async fn start_with_agent(world: &World) -> Self {
         let mut fleet = Self::start(world).await;
-        let upstream = fleet.server.address.clone();
-        let arguments = ["agent", "--server", &upstream, "--name", "node-1", "--listen", "127.0.0.1:0", "--output", "json"];
-        let agent = Server::spawn(world.command(&arguments), None).await;
-        eventually(SOON, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
-        fleet.agent = Some(agent);
+        fleet.agent = Some(agent(world, &fleet.server.address).await);
         fleet
     }
 

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use cutover_client::{Client, Reason, Side, Writes};
-use cutover_testkit::{Cluster, ClusterOptions, Proxy, eventually, install};
+use cutover_testkit::{Cluster, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
+    controllers::Shared,
     server::{LIMIT, Server, answer},
     world::{DATABASE, World},
 };
@@ -17,6 +18,14 @@ const FLAG: &str = "/ofrep/v1/evaluate/flags/database-writes-enabled";
 pub(crate) async fn serve(world: &World, more: &[&str]) -> Server {
     let arguments = [&["--output", "json", "serve", "--listen", "127.0.0.1:0"], more].concat();
     Server::spawn(world.command(&arguments), None).await
+}
+
+/// An agent of a server, once it has its lease.
+pub(crate) async fn agent(world: &World, upstream: &str) -> Server {
+    let arguments = ["--output", "json", "agent", "--server", upstream, "--name", "node-1", "--listen", "127.0.0.1:0"];
+    let agent = Server::spawn(world.command(&arguments), None).await;
+    eventually(LIMIT, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+    agent
 }
 
 fn address(cluster: &Cluster) -> String {
@@ -271,10 +280,7 @@ async fn a_server_that_ends_stops_what_it_drives_and_another_goes_on() {
 #[tokio::test]
 async fn a_server_that_is_cut_off_from_the_journal_refuses_writes_within_its_lease() {
     let world = World::new().await;
-    let journal = Cluster::start(&install(15).unwrap(), ClusterOptions::named("journal")).await.unwrap();
-    journal.create_database("controllers").await.unwrap();
-    let road = Proxy::start(format!("127.0.0.1:{}", journal.port())).await.unwrap();
-    world.write_plan(&format!("[journal]\nurl = \"{}\"\n", road.url("postgres", "controllers")));
+    let Shared { road, .. } = &Shared::new(&world, "").await;
     world.ready().await;
     let server = serve(&world, &["--lease", "1s"]).await;
     let old = address(&world.source);
@@ -300,4 +306,34 @@ async fn a_server_that_is_cut_off_from_the_journal_refuses_writes_within_its_lea
         eventually(LIMIT, || async { enabled(&server, &old).await }).await.unwrap();
         assert_eq!(answer(server.get("/readyz")).await.0.as_u16(), 200);
     }
+}
+
+/// Such a server answers at once, and lends nothing: who asks again at once makes a loop of it, and all agents do it together.
+#[tokio::test]
+async fn an_agent_of_a_server_that_is_cut_off_from_the_journal_does_not_ask_without_rest() {
+    let world = World::new().await;
+    let Shared { road, .. } = &Shared::new(&world, "").await;
+    world.ready().await;
+    let server = serve(&world, &["--lease", "1s"]).await;
+    let agent = agent(&world, &server.address).await;
+    let old = address(&world.source);
+    eventually(LIMIT, || async { enabled(&agent, &old).await }).await.unwrap();
+    road.cut().await;
+    eventually(LIMIT, || async { !enabled(&server, &old).await && !enabled(&agent, &old).await }).await.unwrap();
+    let (before, begun) = (asked_by_agents(&server).await, Instant::now());
+    // However slow the machine is, it can only ask less often.
+    let many = 40;
+    eventually(LIMIT, || async { asked_by_agents(&server).await >= before + many }).await.expect("it has given up");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(1_500), "{many} requests in {took:?}");
+    assert!(!enabled(&agent, &old).await, "all of that was without a lease");
+    road.restore().await.unwrap();
+    eventually(LIMIT, || async { enabled(&agent, &old).await }).await.unwrap();
+}
+
+/// How many requests of agents the server has answered.
+async fn asked_by_agents(server: &Server) -> u64 {
+    let text = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let line = "cutover_http_requests_total{route=\"/v1/agents\",status=\"200\"} ";
+    text.lines().find_map(|found| found.strip_prefix(line)).expect("no agent has asked").parse().unwrap()
 }

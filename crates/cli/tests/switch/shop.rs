@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     server::Server,
+    serving::agent,
     world::{DATABASE, Said, World},
 };
 
@@ -197,9 +198,7 @@ async fn a14_two_generations_of_pods_go_through_a_maintenance_window_in_six_step
     world.source.execute(DATABASE, TABLE).await.unwrap();
     let (node, rust) = (node_shop(folder), rust_shop().await);
     let server = Server::spawn(world.command(&["serve", "--listen", "127.0.0.1:0", "--output", "json"]), None).await;
-    let arguments = ["agent", "--server", &server.address, "--listen", "127.0.0.1:0", "--output", "json"];
-    let agent = Server::spawn(world.command(&arguments), None).await;
-    eventually(SOON, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+    let agent = agent(&world, &server.address).await;
     let old = [
         Pod::node(&node, "old-node", &world.source, &agent.address).await,
         Pod::rust(&rust, "old-rust", &world.source, &agent.address).await,

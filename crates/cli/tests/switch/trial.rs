@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     server::{Server, answer},
+    serving::agent,
     world::{DATABASE, Said, World},
 };
 
@@ -53,9 +54,7 @@ async fn a11_one_instance_writes_once_on_trial_while_all_others_are_refused() {
     let folder = world.folder.path();
     let (server, other) = (serve(&world).await, serve(&world).await);
     world.ready().await;
-    let arguments = ["agent", "--server", &server.address, "--listen", "127.0.0.1:0", "--output", "json"];
-    let agent = Server::spawn(world.command(&arguments), None).await;
-    eventually(SOON, || async { agent.get("/readyz").send().await.unwrap().status() == 200 }).await.unwrap();
+    let agent = agent(&world, &server.address).await;
     let (old, new) = (world.source.port(), world.target.port());
 
     let run = world.command(&["run"]).spawn().unwrap();
