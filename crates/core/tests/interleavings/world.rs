@@ -1,5 +1,7 @@
 //! Clients, servers, an agent, a journal, and the messages between them.
 
+mod streams;
+
 use std::collections::BTreeMap;
 
 use cutover_core::{
@@ -8,6 +10,7 @@ use cutover_core::{
     plan::DatabaseUrl,
 };
 
+use self::streams::{Provider, Rule};
 use crate::Step;
 
 const LEASE: u64 = 1_000;
@@ -79,6 +82,12 @@ enum Message {
         lease_ms: u64,
         sent: u64,
     },
+    /// A server tells a provider of rules.
+    Rule {
+        provider: usize,
+        key: String,
+        rule: Rule,
+    },
     /// A report on its way into the store; the first of a server that begins.
     Row {
         server: usize,
@@ -108,6 +117,7 @@ pub(crate) struct World {
     rows: BTreeMap<String, Heard>,
     clients: Vec<Client>,
     servers: Vec<Server>,
+    providers: Vec<Provider>,
     under_way: Vec<Message>,
     listeners: Listeners,
     stage: Stage,
@@ -116,8 +126,9 @@ pub(crate) struct World {
     made: u64,
     places: Places,
     pub(crate) admitted: u64,
-    /// Of these, by what an agent told.
+    /// Of these, by what an agent told, and by a rule.
     pub(crate) by_agent: u64,
+    pub(crate) by_rule: u64,
 }
 
 impl World {
@@ -134,6 +145,7 @@ impl World {
             rows: BTreeMap::new(),
             clients: vec![client(Side::Source, 7), client(Side::Source, 1_000_000), client(Side::Target, 500)],
             servers: vec![server(123, false), server(99_999, false), server(5_000, true)],
+            providers: vec![Provider::new(), Provider::new()],
             under_way: Vec::new(),
             listeners: Listeners::default(),
             stage: Stage::Open,
@@ -142,6 +154,7 @@ impl World {
             places: Places::new([&source, &target], []).unwrap(),
             admitted: 0,
             by_agent: 0,
+            by_rule: 0,
         }
     }
 
@@ -170,6 +183,9 @@ impl World {
                 let client = client % self.clients.len();
                 self.clients[client].writing = None;
             }
+            Step::Connect { provider, server } => self.connect(provider % self.providers.len(), server % self.servers.len()),
+            Step::Push(provider) => self.push(provider % self.providers.len()),
+            Step::WriteByRule(provider) => self.write_by_rule(provider % self.providers.len()),
             Step::Replace(client) => self.replace(client % self.clients.len()),
             Step::Read(server) => self.read(server % self.servers.len()),
             Step::Report(server) => self.report(server % self.servers.len()),
@@ -246,6 +262,7 @@ impl World {
                 at.view = route;
                 desk.renewed(route, sent + lease_ms);
             }
+            Message::Rule { provider, key, rule } => self.told(provider, &key, rule),
             Message::Row { server, name, beat, report, asked_at, first } => {
                 self.rows.insert(name.clone(), Heard { server: name.clone(), beat, lease_ms: LEASE, report });
                 let route = self.route();
