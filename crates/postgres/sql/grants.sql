@@ -6,7 +6,8 @@ REVOKE ALL ON SCHEMA cutover FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA cutover FROM PUBLIC;
 REVOKE ALL ON ALL ROUTINES IN SCHEMA cutover FROM PUBLIC;
 GRANT USAGE ON SCHEMA cutover TO cutover_viewer, cutover_app, cutover_operator;
-GRANT SELECT ON cutover.shadow_table, cutover.dual_write_config, cutover.dual_write_stats, cutover.dirty_key, cutover.audit_log TO cutover_viewer, cutover_operator;
+GRANT SELECT ON cutover.shadow_table, cutover.dual_write_config, cutover.dual_write_stats, cutover.dirty_key, cutover.audit_log,
+    cutover.ladder_rung, cutover.traffic_routing_config TO cutover_viewer, cutover_operator;
 GRANT EXECUTE ON FUNCTION cutover.refuse(text, text, text), cutover.name_of(regclass), cutover.table_named(text), cutover.shadow_of(text),
     cutover.check_shadow_table(text), cutover.audit_hash(cutover.audit_log), cutover.verify_audit(),
     cutover.validate_table_consistency(text, text, integer)
@@ -18,6 +19,9 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
     cutover.enable_dual_write(text, text), cutover.disable_dual_write(text, text), cutover.dual_write_function(cutover.shadow_table, text),
     cutover.written_tables(regclass), cutover.note_enabled(text, text), cutover.note_disabled(text, text),
     cutover.mark_dirty(text, jsonb[], text), cutover.note_dual_write(text, text, text, double precision),
-    cutover.drain(text, integer), cutover.backfill_step(text, integer)
+    cutover.drain(text, integer), cutover.backfill_step(text, integer), cutover.start_gradual_cutover(text, integer),
+    cutover.advance_cutover_stage(text, boolean, text), cutover.emergency_rollback(text, text), cutover.emergency_stop_all_cutover(text)
     TO cutover_operator;
 GRANT EXECUTE ON PROCEDURE cutover.backfill(text, integer, integer) TO cutover_operator;
+GRANT EXECUTE ON FUNCTION cutover.bucket(text, text), cutover.should_route_to_shadow(text, text), cutover.should_route_to_shadow(text, text, text)
+    TO cutover_viewer, cutover_app, cutover_operator;

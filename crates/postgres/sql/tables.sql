@@ -116,3 +116,42 @@ CREATE TABLE cutover.audit_log (
     previous_hash text NOT NULL,
     hash text NOT NULL
 );
+
+-- Where a table stands on its way.
+CREATE TYPE cutover.cutover_stage AS ENUM ('disabled', 'dual_write', 'test_1', 'test_10', 'half_50', 'full_100', 'completed');
+
+-- The ladders: which stages there are, in which order, and what share of reads each sends to the shadow. Own ones are rows.
+CREATE TABLE cutover.ladder_rung (
+    ladder text NOT NULL,
+    place integer NOT NULL CHECK (place >= 0),
+    stage cutover.cutover_stage NOT NULL,
+    -- Unit: percent.
+    read_percentage numeric(5, 2) NOT NULL CHECK (read_percentage BETWEEN 0 AND 100),
+    -- How long the documents would stay.
+    recommended_dwell interval NOT NULL DEFAULT '0',
+    PRIMARY KEY (ladder, place),
+    UNIQUE (ladder, stage)
+);
+
+-- Where each table stands, and where its reads go.
+CREATE TABLE cutover.traffic_routing_config (
+    table_name text PRIMARY KEY REFERENCES cutover.shadow_table ON DELETE CASCADE,
+    ladder text NOT NULL DEFAULT 'default',
+    cutover_stage cutover.cutover_stage NOT NULL DEFAULT 'disabled',
+    -- Unit: percent.
+    read_percentage numeric(5, 2) NOT NULL DEFAULT 0 CHECK (read_percentage BETWEEN 0 AND 100),
+    -- Grows with each change: of two who change it from the same one, one is refused.
+    epoch bigint NOT NULL DEFAULT 0,
+    -- What sets this table's buckets apart from another's.
+    salt text NOT NULL,
+    -- Where it is unhealthy, reads go to the primary whatever the stage says.
+    health_status text NOT NULL DEFAULT 'unknown' CHECK (health_status IN ('healthy', 'unhealthy', 'unknown')),
+    last_health_check timestamptz,
+    stage_started_at timestamptz,
+    stage_duration_target_minutes integer NOT NULL DEFAULT 60 CHECK (stage_duration_target_minutes >= 0),
+    next_stage_eligible_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    updated_by text NOT NULL,
+    notes text
+);

@@ -14,16 +14,18 @@ use crate::{PgError, PgResult, names::ident};
 pub const SCHEMA: &str = "cutover";
 
 /// The tables, by the version that brought them.
-const UPGRADES: [&str; 1] = [include_str!("../sql/upgrades/001.sql")];
+const UPGRADES: [&str; 2] = [include_str!("../sql/upgrades/001.sql"), include_str!("../sql/upgrades/002.sql")];
 
 /// What is made anew with each installation.
-const FUNCTIONS: [&str; 7] = [
+const FUNCTIONS: [&str; 9] = [
     include_str!("../sql/functions/names.sql"),
     include_str!("../sql/functions/audit.sql"),
     include_str!("../sql/functions/shadow.sql"),
     include_str!("../sql/functions/dual_write.sql"),
     include_str!("../sql/functions/backfill.sql"),
     include_str!("../sql/functions/validation.sql"),
+    include_str!("../sql/functions/ladder.sql"),
+    include_str!("../sql/functions/routing.sql"),
     include_str!("../sql/grants.sql"),
 ];
 
@@ -84,8 +86,13 @@ pub fn in_schema(sql: &str, schema: &str) -> String {
 /// Everything that an installation executes, in one transaction.
 #[must_use]
 pub fn script(schema: &str) -> String {
-    let roles =
-        ROLES.iter().map(|role| format!("DO $$ BEGIN IF to_regrole('{role}') IS NULL THEN CREATE ROLE {role} NOLOGIN; END IF; END $$;\n"));
+    // Roles are the whole server's: somebody may make them for another database just now.
+    let roles = ROLES.iter().map(|role| {
+        format!(
+            "DO $$ BEGIN IF to_regrole('{role}') IS NULL THEN CREATE ROLE {role} NOLOGIN; END IF; \
+             EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;\n"
+        )
+    });
     let begin = format!("SET LOCAL client_min_messages = warning;\nSET LOCAL lock_timeout = '{} ms';\n", LOCK_LIMIT.as_millis());
     let schema_sql = format!("CREATE SCHEMA IF NOT EXISTS {schema};\n");
     let version = format!(

@@ -4,6 +4,7 @@
 mod awkward;
 mod ground;
 mod installation;
+mod ladder;
 mod moving;
 mod refused;
 mod rights;

@@ -1,0 +1,34 @@
+-- Where a read goes: asked by applications before each, so it reads one row and decides.
+
+-- The bucket of a key, from 0 to 9999: the same in every language that cutover speaks.
+CREATE OR REPLACE FUNCTION cutover.bucket(p_salt text, p_key text) RETURNS integer
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog AS $$
+    SELECT (('x' || substr(md5(convert_to(p_salt || ':' || p_key, 'UTF8')), 1, 8))::bit(32)::bigint * 10000 >> 32)::integer
+$$;
+
+-- Whether a read goes to the shadow: by the bucket of the key, so that a key stays where it is; without one by chance. A write never does:
+-- it goes to the primary, and from there to the shadow. A table that is not on its way, or that is unhealthy, is read at the primary.
+CREATE OR REPLACE FUNCTION cutover.should_route_to_shadow(p_table_name text, p_operation_type text, p_routing_key text) RETURNS boolean
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    v_share numeric;
+    v_salt text;
+BEGIN
+    IF p_operation_type IS DISTINCT FROM 'read' THEN
+        RETURN false;
+    END IF;
+    SELECT c.read_percentage, c.salt INTO v_share, v_salt FROM cutover.traffic_routing_config c
+     WHERE c.table_name = p_table_name AND c.health_status <> 'unhealthy';
+    IF v_share IS NULL OR v_share = 0 THEN
+        RETURN false;
+    ELSIF v_share >= 100 THEN
+        RETURN true;
+    END IF;
+    RETURN coalesce(cutover.bucket(v_salt, p_routing_key) < v_share * 100, false);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION cutover.should_route_to_shadow(p_table_name text, p_operation_type text DEFAULT 'read') RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT cutover.should_route_to_shadow(p_table_name, p_operation_type, random()::text)
+$$;
