@@ -19,7 +19,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
     cutover.enable_dual_write(text, text), cutover.disable_dual_write(text, text), cutover.dual_write_function(cutover.shadow_table, text),
     cutover.written_tables(regclass), cutover.note_enabled(text, text), cutover.note_disabled(text, text),
     cutover.mark_dirty(text, jsonb[], text), cutover.note_dual_write(text, text, text, double precision),
-    cutover.drain(text, integer), cutover.backfill_step(text, integer), cutover.start_gradual_cutover(text, integer),
+    cutover.prune_dual_write_stats(interval, integer), cutover.drain(text, integer), cutover.backfill_step(text, integer), cutover.start_gradual_cutover(text, integer),
     cutover.advance_cutover_stage(text, boolean, text), cutover.emergency_rollback(text, text), cutover.emergency_stop_all_cutover(text)
     TO cutover_operator;
 GRANT EXECUTE ON PROCEDURE cutover.backfill(text, integer, integer) TO cutover_operator;

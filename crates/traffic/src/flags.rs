@@ -102,10 +102,12 @@ impl Flags {
         let first = self.heard(&[], Duration::ZERO, deadline).await?;
         let mut heard = first.clone();
         loop {
-            let verdict = self.judge(&heard, epoch);
+            // Both as of one moment: who is silent counts as nobody any more.
+            let now_ms = self.now_ms();
+            let verdict = lock(&self.listeners).judge(now_ms, &heard, epoch);
             let mut unmoved = heard.clone();
             unmoved.retain(|now| first.iter().any(|first| (&first.server, first.beat) == (&now.server, now.beat)));
-            let silent = lock(&self.listeners).clone().judge(self.now_ms(), &unmoved, epoch).servers == 0;
+            let silent = lock(&self.listeners).clone().judge(now_ms, &unmoved, epoch).servers == 0;
             let left = deadline.saturating_duration_since(Instant::now());
             if silent || left.is_zero() {
                 return Ok(verdict);

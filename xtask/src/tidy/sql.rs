@@ -150,7 +150,8 @@ mod tests {
         for file in tree.files.iter().filter(|file| FOLDERS.iter().any(|folder| file.path.starts_with(folder))) {
             let broken = file.text.replace("SET search_path", "SET something");
             let unpinned = UNPINNED.iter().filter(|(name, _)| broken.contains(&format!("{created} {name}("))).count();
-            let expected = broken.matches(created).count() - unpinned;
+            // At the beginning of a line: a function may put another together as text.
+            let expected = broken.lines().filter(|line| line.starts_with(created)).count() - unpinned;
             assert_eq!(check(&Tree::of(&[(&file.path, &broken)])).len(), expected, "{}", file.path);
         }
     }

@@ -63,6 +63,7 @@ BEGIN
     IF NOT cutover.bring_alone(v_shadow) THEN
         RETURN 0;
     END IF;
+    PERFORM cutover.prune_dual_write_stats();
     -- What is marked after this stays, though its key is the same.
     WITH taken AS (
         DELETE FROM cutover.dirty_key d

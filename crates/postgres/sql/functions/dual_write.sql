@@ -72,6 +72,17 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
     VALUES (p_table_name, lower(p_operation), p_error IS NULL, p_ms, p_error)
 $$;
 
+-- Forgets what was counted longer ago than that, at most so many rows at once. Each drain does so.
+CREATE OR REPLACE FUNCTION cutover.prune_dual_write_stats(p_keep interval DEFAULT '7 days', p_rows integer DEFAULT 10000) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    WITH gone AS (
+        DELETE FROM cutover.dual_write_stats s
+         WHERE s.id IN (SELECT o.id FROM cutover.dual_write_stats o WHERE o."timestamp" < clock_timestamp() - p_keep
+                         ORDER BY o."timestamp" LIMIT p_rows FOR UPDATE SKIP LOCKED)
+        RETURNING s.id)
+    SELECT count(*) FROM gone
+$$;
+
 -- The tables that need triggers: the table itself, and where it is partitioned each partition, which can be written to by its own name.
 CREATE OR REPLACE FUNCTION cutover.written_tables(p_table regclass) RETURNS SETOF regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
