@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
-    ground::{Houses, folder, token},
+    ground::{Houses, LIMIT, folder, token},
     stock::{ALL, Language, Stock, Way},
 };
 
@@ -132,11 +132,20 @@ async fn a4_stock_providers_are_denied_by_an_agent_that_is_cut_off_within_the_le
         let mut houses = Houses::open(&["--lease", LEASE]).await;
         let mut provider = stock.start(&houses.agent.address, None, None).await;
         let ask = [(WRITES, json!(false), at("old.example"))];
-        assert_eq!(provider.asked(&ask).await[0]["value"], true, "{stock:?}");
+        // A provider that is not answered within its own limit says no, as on a machine with a lot to do.
+        let begun = std::time::Instant::now();
+        while provider.asked(&ask).await[0]["value"] != true {
+            assert!(begun.elapsed() < LIMIT, "{stock:?}");
+        }
         houses.server.server.child.kill().await.unwrap();
         let begun = std::time::Instant::now();
-        while provider.asked(&ask).await[0]["value"] == true {
-            assert!(begun.elapsed() < Duration::from_secs(4 + 1), "{stock:?}: {:?}", begun.elapsed());
+        loop {
+            // An answer may come late where the machine is busy; it was true when it was given.
+            let asked_after = begun.elapsed();
+            if provider.asked(&ask).await[0]["value"] != true {
+                break;
+            }
+            assert!(asked_after < Duration::from_secs(4 + 1), "{stock:?}: {asked_after:?}");
         }
         let told = provider.asked(&[("shop.database.read", json!("hold"), at("old.example"))]).await;
         assert_eq!(told[0]["value"], "source", "reads stay where they were: {stock:?}");
