@@ -170,7 +170,7 @@ impl Outbox {
             match wire.tell(Method::POST, "v1/operations", request, LIMIT).await {
                 Ok(()) => self.pending = None,
                 Err(failure) if failure.is_rejection() => {
-                    let refused = self.pending.take().map_or(0, |refused| count(&refused.series) + refused.lost);
+                    let refused = self.pending.take().map_or(0, |refused| count(&refused.series).saturating_add(refused.lost));
                     self.tally.lose(refused);
                     return Told::Refused(failure);
                 }

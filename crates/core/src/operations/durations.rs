@@ -28,12 +28,6 @@ impl Durations {
         self.count
     }
 
-    /// In how many different lengths.
-    #[must_use]
-    pub fn lengths(&self) -> usize {
-        self.counts.len()
-    }
-
     /// Whether one took exactly so long.
     #[must_use]
     pub fn has(&self, us: u64) -> bool {
@@ -54,9 +48,15 @@ impl Durations {
     /// How many took longer than the limit before and no longer than this one, by each of the limits, which grow.
     #[must_use]
     pub fn between(&self, limits: &[u64]) -> Vec<u64> {
-        let within = |most: u64| self.counts.range(..=most).map(|(_, times)| times).sum::<u64>();
-        let mut before = 0;
-        limits.iter().map(|limit| within(*limit) - std::mem::replace(&mut before, within(*limit))).collect()
+        let mut counts = self.counts.iter().peekable();
+        let mut within = |limit: &u64| {
+            let mut sum = 0_u64;
+            while let Some((_, times)) = counts.next_if(|(us, _)| *us <= limit) {
+                sum = sum.saturating_add(*times);
+            }
+            sum
+        };
+        limits.iter().map(&mut within).collect()
     }
 
     /// All lengths together. Unit: microseconds.
@@ -81,5 +81,12 @@ mod tests {
         durations.merge(&slow);
         assert_eq!((durations.at_most(500), durations.count()), (Some(1_000), 1_000));
         assert_eq!((durations.between(&[0, 50, 5_000]), durations.sum()), (vec![0, 50, 950], 5_050 + 900_000));
+    }
+
+    #[test]
+    fn more_than_can_be_counted_is_the_most_that_can() {
+        let mut durations = Durations::default();
+        (1..=2).for_each(|us| durations.add(us, u64::MAX));
+        assert_eq!((durations.count(), durations.between(&[2]), durations.at_most(1_000)), (u64::MAX, vec![u64::MAX], Some(1)));
     }
 }

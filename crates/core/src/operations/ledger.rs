@@ -87,7 +87,8 @@ impl Ledger {
         for (kind, outcomes) in self.slots.iter().filter(|slot| slot.number >= first).flat_map(|slot| &slot.told) {
             let sum = sums.entry(kind.clone()).or_default();
             for (outcome, durations) in outcomes {
-                sum.outcomes[*outcome as usize] += durations.count();
+                let of_outcome = &mut sum.outcomes[*outcome as usize];
+                *of_outcome = of_outcome.saturating_add(durations.count());
                 sum.durations.merge(durations);
             }
         }
@@ -116,7 +117,7 @@ impl Summary {
     /// The share that failed at this store.
     #[must_use]
     pub fn error_rate(&self) -> Option<f64> {
-        share(self.of(Outcome::FellBack) + self.of(Outcome::Failed), self.count())
+        share(self.of(Outcome::FellBack).saturating_add(self.of(Outcome::Failed)), self.count())
     }
 
     /// The share that failed at this store, and the other answered in its place.
@@ -128,7 +129,7 @@ impl Summary {
     /// Of those that were compared with the other store, the share that differed.
     #[must_use]
     pub fn mismatch_rate(&self) -> Option<f64> {
-        share(self.of(Outcome::Differed), self.of(Outcome::Agreed) + self.of(Outcome::Differed))
+        share(self.of(Outcome::Differed), self.of(Outcome::Agreed).saturating_add(self.of(Outcome::Differed)))
     }
 
     fn of(&self, outcome: Outcome) -> u64 {
