@@ -3,16 +3,21 @@
 -- Both are the same: a row is read as it is now, under a lock, and brought. So nothing newer is overwritten, whatever the
 -- order; whoever writes is never waited for, and waits for no more than one batch.
 
--- That a function is what was registered: the owner's, with the owner's rights. Else whoever calls it would lend it theirs.
-CREATE OR REPLACE FUNCTION cutover.trusted(p_function text, p_table regclass) RETURNS regprocedure
+-- The name of a function of a pair, to be called: the owner's, with the owner's rights, as it was registered. Else whoever calls
+-- it would lend it theirs.
+CREATE OR REPLACE FUNCTION cutover.trusted(p_function text, p_table regclass) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    v_name text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_proc p JOIN pg_class c ON c.oid = p_table
-                    WHERE p.oid = to_regprocedure(p_function) AND p.prosecdef AND p.proowner = c.relowner) THEN
+    SELECT format('%I.%I', n.nspname, p.proname) INTO v_name
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_class c ON c.oid = p_table
+     WHERE p.oid = to_regprocedure(p_function) AND p.prosecdef AND p.proowner = c.relowner;
+    IF v_name IS NULL THEN
         PERFORM cutover.refuse('SC002', format('%s is no longer what cutover made for the owner of %s', p_function, p_table),
                                'remove the shadow table and make it again');
     END IF;
-    RETURN p_function;
+    RETURN v_name;
 END
 $$;
 
@@ -21,8 +26,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.refresh(p_shadow cutover.shadow_table, p_keys jsonb[]) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    v_call text := (SELECT format('SELECT %I.%I($1)', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-                     WHERE p.oid = cutover.trusted(p_shadow.refresh_function, p_shadow.primary_table));
+    v_refresh text := cutover.trusted(p_shadow.refresh_function, p_shadow.primary_table);
     v_left jsonb[];
     v_half integer := cardinality(p_keys) / 2;
     v_message text;
@@ -31,7 +35,7 @@ BEGIN
         PERFORM cutover.refuse('SC002', 'rows can be brought only where each statement sees what was committed before it', 'BEGIN ISOLATION LEVEL READ COMMITTED');
     END IF;
     BEGIN
-        EXECUTE v_call INTO v_left USING p_keys;
+        EXECUTE format('SELECT %s($1)', v_refresh) INTO v_left USING p_keys;
     EXCEPTION WHEN OTHERS THEN
         IF v_half > 0 THEN
             -- One of them is refused; the others are not to wait for it.
@@ -104,8 +108,7 @@ BEGIN
     END IF;
     -- Somebody may have been at it until now.
     SELECT * INTO v_config FROM cutover.dual_write_config c WHERE c.table_name = v_shadow.table_name FOR UPDATE;
-    SELECT format('%I.%I', n.nspname, p.proname) INTO v_next FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-     WHERE p.oid = cutover.trusted(v_shadow.next_keys_function, v_shadow.primary_table);
+    v_next := cutover.trusted(v_shadow.next_keys_function, v_shadow.primary_table);
     IF v_config.backfill_began_at IS NULL THEN
         -- What is written behind this is written twice already: rows that are added are not chased.
         EXECUTE format('SELECT %s(''last'', NULL, NULL, 1)', v_next) INTO v_keys;

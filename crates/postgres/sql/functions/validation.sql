@@ -22,8 +22,7 @@ BEGIN
     IF p_sample_size < v_estimate THEN
         v_percent := least(100, greatest(0.001, 100.0 * p_sample_size / v_estimate));
     END IF;
-    EXECUTE (SELECT format('SELECT %I.%I($1)', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-              WHERE p.oid = cutover.trusted(v_shadow.compare_function, v_shadow.primary_table)) INTO v_counts USING v_percent;
+    EXECUTE format('SELECT %s($1)', cutover.trusted(v_shadow.compare_function, v_shadow.primary_table)) INTO v_counts USING v_percent;
     SELECT count(*) INTO queued FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = v_shadow.table_name LIMIT 1000000) d;
     primary_count := v_counts[1];
     shadow_count := v_counts[2];
