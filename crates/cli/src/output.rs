@@ -6,6 +6,7 @@ use std::{
 };
 
 use cutover_engine::{EngineError, LastVerification};
+use cutover_postgres::PgError;
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -52,6 +53,13 @@ impl Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         Self { message: describe(&error), hint: error.hint(), code: error.exit_code(), answered: false }
+    }
+}
+
+/// The server's own words and hint.
+impl From<PgError> for Failure {
+    fn from(error: PgError) -> Self {
+        Self { hint: error.hint().map(str::to_owned), ..Self::new(error.to_string()) }
     }
 }
 

@@ -59,7 +59,7 @@ impl Traces {
         Ok(Some(Self(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build())))
     }
 
-    /// What is of interest to a collector: what is meant for it, and whatever is logged meanwhile.
+    /// What is meant for a collector, and nothing of the logs.
     pub(crate) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: tracing::Subscriber + for<'a> LookupSpan<'a>,

@@ -50,6 +50,10 @@ pub(crate) fn answered(span: &Span, response: &Response) {
 
 /// That a flag was evaluated, as an event of the request, with names as of OpenTelemetry's conventions for feature flags.
 pub(crate) fn evaluated(asker: Option<&str>, flag: &Evaluated) {
+    // Asked before each write: what nobody collects is not looked up.
+    if !tracing::enabled!(target: TARGET, Level::TRACE) {
+        return;
+    }
     // The macro has a `Value` of its own.
     let told = |name| flag.metadata.get(name).and_then(Value::as_str);
     let (set, version) = (told("flagSetId"), told("version"));

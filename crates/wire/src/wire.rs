@@ -134,7 +134,6 @@ impl Wire {
     }
 }
 
-/// The HTTP library's own message names only the URL.
 /// What names the caller's trace, if there is one.
 fn within_trace() -> HeaderMap {
     #[cfg_attr(not(feature = "opentelemetry"), expect(unused_mut, reason = "there is nothing to name"))]
@@ -147,6 +146,7 @@ fn within_trace() -> HeaderMap {
     headers
 }
 
+/// The HTTP library's own message names only the URL.
 fn with_causes(error: &reqwest::Error) -> String {
     let mut told = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use cutover_core::plan::DatabaseUrl;
 use cutover_engine::{Notice, Progress, Report};
 use cutover_postgres::{
-    PgError,
     connect::{Purpose, connect},
     shadow,
 };
@@ -46,11 +45,11 @@ async fn install(global: &Global, args: &Install) -> Result<(), Failure> {
         return Ok(());
     };
     let mut client = client(url).await?;
-    let done = shadow::install(&mut client, schema, args.short_names).await.map_err(|error| match error.sql_state().map(SqlState::code) {
-        Some("42501") => failed(&error).with_hint(
+    let done = shadow::install(&mut client, schema, args.short_names).await.map_err(|error| match error.sql_state() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Failure::from(error).with_hint(
             "the role needs CREATE on the database; roles cutover_viewer, cutover_app and cutover_operator can be made beforehand by whoever may",
         ),
-        _ => failed(&error),
+        _ => error.into(),
     })?;
     match global.output {
         Output::Json => print_json(&serde_json::json!({ "schema": schema, "version": done.version, "before": done.before })),
@@ -67,12 +66,12 @@ async fn install(global: &Global, args: &Install) -> Result<(), Failure> {
 async fn backfill(global: &Global, args: &Backfill) -> Result<(), Failure> {
     let There { url, schema } = &args.there;
     let (client, schema) = (client(url).await?, &schema.schema);
-    let total = shadow::estimate(&client, schema, &args.table).await.map_err(|error| failed(&error))?;
+    let total = shadow::estimate(&client, schema, &args.table).await?;
     let (listener, mut stop) =
         (Listener::new(global.verbose), stop::on_signal_saying("stopping: what was brought stays, and the next run goes on there"));
     let (began, mut here) = (Instant::now(), 0);
     let done = loop {
-        let step = shadow::backfill_step(&client, schema, &args.table, args.batch).await.map_err(|error| failed(&error))?;
+        let step = shadow::backfill_step(&client, schema, &args.table, args.batch).await?;
         here += step.rows;
         let seconds = began.elapsed().as_secs_f64();
         listener.notice(&Notice::Progress(progress(step.total, total.unwrap_or(step.total), here as f64 / seconds.max(0.001))));
@@ -104,11 +103,11 @@ async fn drain(global: &Global, args: &Drain) -> Result<(), Failure> {
     let left = loop {
         let tables = match &args.table {
             Some(table) => vec![table.clone()],
-            None => shadow::tables(&client, schema).await.map_err(|error| failed(&error))?,
+            None => shadow::tables(&client, schema).await?,
         };
         let (mut brought, mut left) = (0, 0);
         for table in &tables {
-            let (rows, queued) = shadow::drain(&client, schema, table, AT_ONCE).await.map_err(|error| failed(&error))?;
+            let (rows, queued) = shadow::drain(&client, schema, table, AT_ONCE).await?;
             brought += rows;
             left += queued;
         }
@@ -131,13 +130,7 @@ async fn drain(global: &Global, args: &Drain) -> Result<(), Failure> {
 
 async fn client(url: &str) -> Result<Client, Failure> {
     let url = DatabaseUrl::parse(url).map_err(Failure::usage)?;
-    connect(&url, &Purpose::new(APPLICATION)).await.map_err(|error| failed(&error))
-}
-
-/// The server's own words and hint.
-fn failed(error: &PgError) -> Failure {
-    let failure = Failure::new(error.to_string());
-    error.hint().into_iter().fold(failure, Failure::with_hint)
+    Ok(connect(&url, &Purpose::new(APPLICATION)).await?)
 }
 
 /// Rests, and says whether somebody wants us to stop.
