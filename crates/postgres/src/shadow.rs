@@ -14,18 +14,23 @@ use crate::{PgError, PgResult, names::ident};
 pub const SCHEMA: &str = "cutover";
 
 /// The tables, by the version that brought them.
-const UPGRADES: [&str; 2] = [include_str!("../sql/upgrades/001.sql"), include_str!("../sql/upgrades/002.sql")];
+const UPGRADES: [&str; 3] =
+    [include_str!("../sql/upgrades/001.sql"), include_str!("../sql/upgrades/002.sql"), include_str!("../sql/upgrades/003.sql")];
 
 /// What is made anew with each installation.
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 13] = [
     include_str!("../sql/functions/names.sql"),
     include_str!("../sql/functions/audit.sql"),
     include_str!("../sql/functions/shadow.sql"),
     include_str!("../sql/functions/dual_write.sql"),
     include_str!("../sql/functions/backfill.sql"),
     include_str!("../sql/functions/validation.sql"),
+    include_str!("../sql/functions/operations.sql"),
+    include_str!("../sql/functions/health.sql"),
     include_str!("../sql/functions/ladder.sql"),
     include_str!("../sql/functions/routing.sql"),
+    include_str!("../sql/functions/reports.sql"),
+    include_str!("../sql/functions/self_test.sql"),
     include_str!("../sql/grants.sql"),
 ];
 

@@ -1,16 +1,14 @@
--- What was decided, in a chain.
+-- What was decided, in a chain for each table, so that nobody who decides about one waits for somebody who decides about another.
 
--- Appends an entry. One at a time: each builds on the one before.
+-- Appends an entry. One at a time for each table: each builds on the one before.
 CREATE OR REPLACE FUNCTION cutover.append_audit(p_action text, p_table_name text, p_reason text, p_detail jsonb DEFAULT '{}') RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '5s' AS $$
 DECLARE
-    v_last cutover.audit_log;
     v_new cutover.audit_log;
 BEGIN
-    -- Held to the end of the transaction; who appends does little else.
-    LOCK TABLE cutover.audit_log IN SHARE ROW EXCLUSIVE MODE;
-    SELECT * INTO v_last FROM cutover.audit_log ORDER BY seq DESC LIMIT 1;
-    v_new.seq := coalesce(v_last.seq, 0) + 1;
+    -- Held to the end of the transaction.
+    PERFORM pg_advisory_xact_lock(1129665587, hashtext(coalesce(p_table_name, '')));
+    v_new.seq := nextval(pg_get_serial_sequence('cutover.audit_log', 'seq'));
     v_new.at := clock_timestamp();
     v_new.actor := session_user;
     v_new.client := concat_ws(' ', coalesce(host(inet_client_addr()), 'local'), nullif(current_setting('application_name'), ''));
@@ -18,10 +16,12 @@ BEGIN
     v_new.table_name := p_table_name;
     v_new.reason := p_reason;
     v_new.detail := p_detail;
-    v_new.previous_hash := coalesce(v_last.hash, '');
+    v_new.previous_hash := coalesce((SELECT l.hash FROM cutover.audit_log l WHERE l.table_name IS NOT DISTINCT FROM p_table_name ORDER BY l.seq DESC LIMIT 1), '');
     v_new.hash := cutover.audit_hash(v_new);
-    INSERT INTO cutover.audit_log SELECT v_new.*;
+    INSERT INTO cutover.audit_log OVERRIDING SYSTEM VALUE SELECT v_new.*;
     RETURN v_new.seq;
+EXCEPTION WHEN lock_not_available THEN
+    PERFORM cutover.refuse('SC006', format('somebody else is deciding about %s', coalesce(p_table_name, 'all tables')), 'try again when they are done');
 END
 $$;
 
@@ -34,15 +34,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
            WITH ORDINALITY AS parts (part, place)
 $$;
 
--- The entries that are not as they were written, or that one is missing in front of. None: the whole chain holds.
+-- The entries that are not as they were written, or that one is missing in front of. None: every chain holds.
 CREATE OR REPLACE FUNCTION cutover.verify_audit() RETURNS TABLE (seq bigint, problem text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT found.seq, found.problem
       FROM (SELECT l.seq,
                    CASE WHEN l.hash <> cutover.audit_hash(l) THEN 'it was changed after it was written'
-                        WHEN l.seq <> coalesce(lag(l.seq) OVER w, 0) + 1 THEN 'an entry in front of it is missing'
-                        WHEN l.previous_hash <> coalesce(lag(l.hash) OVER w, '') THEN 'the entry in front of it is another' END AS problem
-              FROM cutover.audit_log l WINDOW w AS (ORDER BY l.seq)) found
+                        WHEN l.previous_hash <> coalesce(lag(l.hash) OVER w, '') THEN 'an entry in front of it is missing, or another' END AS problem
+              FROM cutover.audit_log l WINDOW w AS (PARTITION BY l.table_name ORDER BY l.seq)) found
      WHERE found.problem IS NOT NULL
      ORDER BY found.seq
 $$;

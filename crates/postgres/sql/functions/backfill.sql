@@ -29,6 +29,7 @@ DECLARE
     v_refresh text := cutover.trusted(p_shadow.refresh_function, p_shadow.primary_table);
     v_left jsonb[];
     v_half integer := cardinality(p_keys) / 2;
+    v_began timestamptz := clock_timestamp();
     v_message text;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -43,6 +44,7 @@ BEGIN
         END IF;
         GET STACKED DIAGNOSTICS v_message = MESSAGE_TEXT;
         PERFORM cutover.mark_dirty(p_shadow.table_name, p_keys, v_message);
+        PERFORM cutover.note_dual_write(p_shadow.table_name, 'refresh', v_message, extract(epoch FROM clock_timestamp() - v_began) * 1000);
         RETURN 0;
     END;
     PERFORM cutover.mark_dirty(p_shadow.table_name, v_left, 'being written');
@@ -67,7 +69,7 @@ BEGIN
     IF NOT cutover.bring_alone(v_shadow) THEN
         RETURN 0;
     END IF;
-    PERFORM cutover.prune_dual_write_stats();
+    PERFORM cutover.roll_up_operations();
     -- What is marked after this stays, though its key is the same.
     WITH taken AS (
         DELETE FROM cutover.dirty_key d

@@ -67,20 +67,14 @@ $$;
 
 -- Counts a statement that was written twice, or was to be.
 CREATE OR REPLACE FUNCTION cutover.note_dual_write(p_table_name text, p_operation text, p_error text, p_ms double precision) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
     INSERT INTO cutover.dual_write_stats (table_name, operation, success, duration_ms, error_message)
-    VALUES (p_table_name, lower(p_operation), p_error IS NULL, p_ms, p_error)
-$$;
-
--- Forgets what was counted longer ago than that, at most so many rows at once. Each drain does so.
-CREATE OR REPLACE FUNCTION cutover.prune_dual_write_stats(p_keep interval DEFAULT '7 days', p_rows integer DEFAULT 10000) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
-    WITH gone AS (
-        DELETE FROM cutover.dual_write_stats s
-         WHERE s.id IN (SELECT o.id FROM cutover.dual_write_stats o WHERE o."timestamp" < clock_timestamp() - p_keep
-                         ORDER BY o."timestamp" LIMIT p_rows FOR UPDATE SKIP LOCKED)
-        RETURNING s.id)
-    SELECT count(*) FROM gone
+    VALUES (p_table_name, lower(p_operation), p_error IS NULL, p_ms, p_error);
+    IF random() < 0.002 THEN
+        PERFORM cutover.roll_up_unattended();
+    END IF;
+END
 $$;
 
 -- The tables that need triggers: the table itself, and where it is partitioned each partition, which can be written to by its own name.
@@ -155,6 +149,8 @@ BEGIN
            backfill_began_at = CASE WHEN v_before.enabled THEN v_before.backfill_began_at END,
            backfilled_at = CASE WHEN v_before.enabled THEN v_before.backfilled_at END
      WHERE c.table_name = p_table_name;
+    UPDATE cutover.dual_write_config c SET failure_count = 0, last_failure_at = NULL, last_failure = NULL WHERE c.table_name = p_table_name AND NOT v_before.enabled;
+    UPDATE cutover.traffic_routing_config c SET write_shadow_enabled = true WHERE c.table_name = p_table_name;
     PERFORM cutover.append_audit('enable_dual_write', p_table_name, NULL, jsonb_build_object('sync_mode', p_sync_mode));
 END
 $$;
@@ -186,6 +182,11 @@ BEGIN
     UPDATE cutover.dual_write_config c SET enabled = false, enabled_at = NULL, backfilled_at = NULL, updated_at = clock_timestamp(), updated_by = session_user
      WHERE c.table_name = p_table_name AND c.enabled;
     IF FOUND THEN
+        -- A shadow that is not written is not read.
+        IF (cutover.route_of(p_table_name)).cutover_stage <> 'disabled' THEN
+            PERFORM cutover.emergency_rollback(p_table_name, format('dual writes are turned off: %s', coalesce(p_reason, '')));
+        END IF;
+        UPDATE cutover.traffic_routing_config c SET write_shadow_enabled = false WHERE c.table_name = p_table_name;
         PERFORM cutover.append_audit('disable_dual_write', p_table_name, p_reason);
     END IF;
 END

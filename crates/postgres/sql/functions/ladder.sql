@@ -8,32 +8,37 @@ CREATE OR REPLACE FUNCTION cutover.set_stage(p_now cutover.traffic_routing_confi
                                              p_detail jsonb DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    v_share numeric := (SELECT r.read_percentage FROM cutover.ladder_rung r WHERE r.ladder = p_now.ladder AND r.stage = p_stage);
+    v_rung cutover.ladder_rung := (SELECT r FROM cutover.ladder_rung r WHERE r.ladder = p_now.ladder AND r.stage = p_stage);
 BEGIN
     UPDATE cutover.traffic_routing_config c
-       SET cutover_stage = p_stage, read_percentage = v_share, epoch = c.epoch + 1, stage_started_at = clock_timestamp(),
-           next_stage_eligible_at = clock_timestamp() + c.stage_duration_target_minutes * interval '1 minute',
-           updated_at = clock_timestamp(), updated_by = session_user
+       SET cutover_stage = p_stage, read_percentage = v_rung.read_percentage, epoch = c.epoch + 1, stage_started_at = clock_timestamp(),
+           next_stage_eligible_at = clock_timestamp() + coalesce(c.stage_duration_target_minutes * interval '1 minute', v_rung.recommended_dwell),
+           health_status = 'unknown', consecutive_failures = 0, last_health_check = NULL, updated_at = clock_timestamp(), updated_by = session_user
      WHERE c.table_name = p_now.table_name;
-    PERFORM cutover.append_audit(p_action, p_now.table_name, p_reason,
-                                 p_detail || jsonb_build_object('from', p_now.cutover_stage, 'to', p_stage, 'read_percentage', v_share, 'epoch', p_now.epoch + 1));
-    PERFORM pg_notify('cutover_route', json_build_object('table', p_now.table_name, 'stage', p_stage, 'read_percentage', v_share, 'epoch', p_now.epoch + 1)::text);
+    PERFORM cutover.append_audit(p_action, p_now.table_name, p_reason, p_detail || jsonb_build_object('from', p_now.cutover_stage, 'to', p_stage,
+                                 'read_percentage', v_rung.read_percentage, 'epoch', p_now.epoch + 1));
+    PERFORM cutover.tell_route(p_now.table_name);
 END
 $$;
 
--- A table's row, locked until the end of the transaction; refused where the table is on no way, and for whoever decides by where
--- the table is: where somebody else has moved it meanwhile.
-CREATE OR REPLACE FUNCTION cutover.locked_route(p_table_name text, p_as_it_was boolean) RETURNS cutover.traffic_routing_config
+-- Tells whoever listens where a table's reads go now.
+CREATE OR REPLACE FUNCTION cutover.tell_route(p_table_name text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT pg_notify('cutover_route', json_build_object('table', c.table_name, 'stage', c.cutover_stage, 'read_percentage', c.read_percentage, 'epoch', c.epoch,
+                                                        'health', c.health_status)::text)
+      FROM cutover.traffic_routing_config c WHERE c.table_name = p_table_name
+$$;
+
+-- A table's row, locked until the end of the transaction. Who has decided by where the table stood says its epoch, and is refused where somebody else has
+-- moved it since.
+CREATE OR REPLACE FUNCTION cutover.locked_route(p_table_name text, p_epoch bigint DEFAULT NULL) RETURNS cutover.traffic_routing_config
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '5s' AS $$
 DECLARE
-    v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
-    v_epoch bigint := (SELECT c.epoch FROM cutover.traffic_routing_config c WHERE c.table_name = v_shadow.table_name);
+    v_name text := (cutover.shadow_of(p_table_name)).table_name;
     v_route cutover.traffic_routing_config;
 BEGIN
-    SELECT * INTO v_route FROM cutover.traffic_routing_config c WHERE c.table_name = v_shadow.table_name FOR UPDATE;
-    IF NOT FOUND THEN
-        PERFORM cutover.refuse('SC002', format('%s was not started', v_shadow.table_name), format('SELECT cutover.start_gradual_cutover(%L)', v_shadow.table_name));
-    ELSIF p_as_it_was AND v_route.epoch <> v_epoch THEN
+    SELECT * INTO v_route FROM cutover.traffic_routing_config c WHERE c.table_name = v_name FOR UPDATE;
+    IF v_route.epoch <> p_epoch THEN
         PERFORM cutover.refuse('SC006', format('somebody else has just moved %s to %s', v_route.table_name, v_route.cutover_stage), 'look where it stands, and decide again');
     END IF;
     RETURN v_route;
@@ -42,28 +47,54 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
--- Begins: what is written goes to both, and all reads to the primary. Stages last at least so many minutes.
+-- Begins: what is written goes to both, and all reads to the primary. Stages last at least so many minutes; where it is null, as long as
+-- the ladder recommends for each.
 CREATE OR REPLACE FUNCTION cutover.start_gradual_cutover(p_table_name text, p_stage_duration_minutes integer DEFAULT 60) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
-    v_route cutover.traffic_routing_config;
+    v_route cutover.traffic_routing_config := cutover.route_of(p_table_name);
+    v_first text;
 BEGIN
-    IF coalesce(p_stage_duration_minutes, -1) < 0 THEN
-        PERFORM cutover.refuse('SC002', format('a stage can''t last %s minutes', coalesce(p_stage_duration_minutes::text, 'no')), '0 or more');
-    END IF;
-    PERFORM cutover.refuse_missing_layers(v_shadow);
-    INSERT INTO cutover.traffic_routing_config (table_name, salt, updated_by)
-    VALUES (v_shadow.table_name, current_database() || '.' || v_shadow.table_name, session_user) ON CONFLICT DO NOTHING;
-    v_route := cutover.locked_route(p_table_name, true);
-    IF v_route.cutover_stage <> 'disabled' THEN
+    IF p_stage_duration_minutes < 0 THEN
+        PERFORM cutover.refuse('SC002', format('a stage can''t last %s minutes', p_stage_duration_minutes), '0 or more');
+    ELSIF v_route.cutover_stage <> 'disabled' THEN
         PERFORM cutover.refuse('SC002', format('%s is at %s already', v_route.table_name, v_route.cutover_stage),
                                format('SELECT cutover.advance_cutover_stage(%L)', v_route.table_name));
+    ELSIF (SELECT c.emergency_stop FROM cutover.dual_write_config c WHERE c.table_name = v_route.table_name) THEN
+        PERFORM cutover.refuse('SC002', format('%s was stopped in an emergency', v_route.table_name),
+                               format('once its cause is gone: SELECT cutover.enable_dual_write(%L)', v_route.table_name));
     END IF;
-    UPDATE cutover.traffic_routing_config c SET stage_duration_target_minutes = p_stage_duration_minutes WHERE c.table_name = v_route.table_name;
+    PERFORM cutover.refuse_missing_layers(v_shadow);
+    v_route := cutover.locked_route(p_table_name, v_route.epoch);
+    UPDATE cutover.traffic_routing_config c SET stage_duration_target_minutes = p_stage_duration_minutes, baseline = '{}' WHERE c.table_name = v_route.table_name;
     PERFORM cutover.set_stage(v_route, 'dual_write', 'start_gradual_cutover', NULL, jsonb_build_object('minutes', p_stage_duration_minutes));
+    SELECT o.table_name INTO v_first FROM cutover.recommended_order() o, cutover.recommended_order() mine
+     WHERE mine.table_name = v_route.table_name AND o.place < mine.place AND o.cutover_stage = 'disabled' ORDER BY o.place LIMIT 1;
+    IF v_first IS NOT NULL THEN
+        RAISE WARNING '% is to go before %, and was not started', v_first, v_route.table_name USING HINT = 'SELECT * FROM cutover.recommended_order()';
+    END IF;
     RETURN format('%s is at dual_write: reads go to the primary', v_route.table_name);
 END
+$$;
+
+-- In which order the tables are best moved: as was configured; else what others refer to before those, and small before large.
+CREATE OR REPLACE FUNCTION cutover.recommended_order() RETURNS TABLE (place bigint, table_name text, cutover_stage cutover.cutover_stage, why text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+    WITH RECURSIVE refers AS (
+        SELECT s.primary_table AS relation, 0 AS depth, ARRAY[s.primary_table::oid] AS seen FROM cutover.shadow_table s
+         UNION ALL
+        SELECT s.primary_table, r.depth + 1, r.seen || s.primary_table::oid
+          FROM refers r JOIN pg_constraint c ON c.contype = 'f' AND c.confrelid = r.relation JOIN cutover.shadow_table s ON s.primary_table = c.conrelid
+         WHERE s.primary_table <> ALL (r.seen) AND r.depth < 20
+    ), known AS (
+        SELECT s.table_name, c.cutover_order, c.cutover_stage, (SELECT max(r.depth) FROM refers r WHERE r.relation = s.primary_table) AS depth,
+               cutover.estimated_rows(s.primary_table) AS rows
+          FROM cutover.shadow_table s JOIN cutover.traffic_routing_config c USING (table_name)
+    )
+    SELECT row_number() OVER (ORDER BY k.cutover_order NULLS LAST, k.depth, k.rows, k.table_name), k.table_name, k.cutover_stage,
+           CASE WHEN k.cutover_order IS NOT NULL THEN 'configured: ' || k.cutover_order ELSE format('about %s rows, refers to tables %s deep', k.rows, k.depth) END
+      FROM known k ORDER BY 1
 $$;
 
 -- C1: nothing advances on a layer that is not there.
@@ -80,40 +111,37 @@ BEGIN
 END
 $$;
 
--- Takes the next step. Refused before the stage has lasted as long as it was to, and where the comparison that is made now
--- does not say that both are the same. p_force passes over both, for the reason that is given.
+-- Takes the next step. Refused before the stage has lasted as long as it was to and was watched all the while, where errors, latency or the score are not
+-- within the limits for it or were not measured, and where the comparison that is made now does not say that both are the same. p_force passes over all
+-- that, for the reason that is given. Nothing is locked while it is found out, so a rollback never waits for it.
 CREATE OR REPLACE FUNCTION cutover.advance_cutover_stage(p_table_name text, p_force boolean DEFAULT false, p_reason text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
-    v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name, true);
+    v_route cutover.traffic_routing_config := cutover.route_of(p_table_name);
     v_next cutover.cutover_stage := cutover.next_stage(v_route);
-    v_seen record;
-    v_score numeric;
+    v_seen cutover.health_measure;
 BEGIN
     IF v_route.cutover_stage = 'disabled' THEN
         PERFORM cutover.refuse('SC002', format('%s was not started', v_route.table_name), format('SELECT cutover.start_gradual_cutover(%L)', v_route.table_name));
-    ELSIF v_next IS NULL OR v_next = 'completed' THEN
+    ELSIF v_next = 'completed' THEN
+        PERFORM cutover.refuse('SC002', format('%s is at %s, and only completion is left', v_route.table_name, v_route.cutover_stage),
+                               format('SELECT cutover.complete_cutover(%L, true)', v_route.table_name));
+    ELSIF v_next IS NULL THEN
         PERFORM cutover.refuse('SC002', format('%s is at %s, and no step is left to take', v_route.table_name, v_route.cutover_stage));
     ELSIF p_force AND coalesce(btrim(p_reason), '') = '' THEN
         PERFORM cutover.refuse('SC003', 'to pass over the checks wants a reason', format('SELECT cutover.advance_cutover_stage(%L, true, ''why'')', v_route.table_name));
     END IF;
     PERFORM cutover.refuse_missing_layers(v_shadow);
     IF NOT coalesce(p_force, false) THEN
-        IF clock_timestamp() < v_route.next_stage_eligible_at THEN
-            PERFORM cutover.refuse('SC002', format('%s has to stay at %s until %s', v_route.table_name, v_route.cutover_stage, v_route.next_stage_eligible_at),
-                                   format('%s minutes are left', ceil(extract(epoch FROM v_route.next_stage_eligible_at - clock_timestamp()) / 60)));
-        END IF;
-        SELECT * INTO v_seen FROM cutover.validate_table_consistency(p_table_name);
-        v_score := v_seen.validation_score;
-        IF v_seen.verdict <> 'same' THEN
-            PERFORM cutover.refuse('SC005', format('the comparison of %s is %s: %s rows differ, %s are missing, %s are extra, %s keys are queued', v_route.table_name,
-                                   v_seen.verdict, v_seen.inconsistent_records, v_seen.missing_in_shadow, v_seen.extra_in_shadow, v_seen.queued),
-                                   'cutover sql drain, and cutover.backfill_step() where rows are missing; then try again');
-        END IF;
+        v_seen := cutover.refuse_unready(v_route);
     END IF;
-    PERFORM cutover.set_stage(v_route, v_next, 'advance_cutover_stage', p_reason,
-                              jsonb_build_object('forced', coalesce(p_force, false), 'score', v_score));
+    v_route := cutover.locked_route(p_table_name, v_route.epoch);
+    IF v_seen.baseline IS NOT NULL THEN
+        UPDATE cutover.traffic_routing_config c SET baseline = v_seen.baseline WHERE c.table_name = v_route.table_name;
+    END IF;
+    PERFORM cutover.set_stage(v_route, v_next, 'advance_cutover_stage', p_reason, jsonb_build_object('forced', coalesce(p_force, false), 'score', v_seen.validation_score,
+                              'error_rate_percent', v_seen.error_rate_percent, 'latency_increase_percent', v_seen.latency_increase_percent, 'samples', v_seen.samples));
     RETURN format('%s is at %s', v_route.table_name, v_next);
 END
 $$;
@@ -132,7 +160,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.emergency_rollback(p_table_name text, p_reason text DEFAULT 'emergency rollback') RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
-    v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name, false);
+    v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name);
 BEGIN
     IF coalesce(btrim(p_reason), '') = '' THEN
         PERFORM cutover.refuse('SC003', 'a rollback wants a reason', 'in a few words, for the audit');
@@ -145,7 +173,7 @@ BEGIN
 END
 $$;
 
--- The same for every table that is on its way. One that can't be rolled back keeps no other from it.
+-- The same for every table that is on its way, none of which is started again before enable_dual_write() says so. One that can't be rolled back keeps no other from it.
 CREATE OR REPLACE FUNCTION cutover.emergency_stop_all_cutover(p_reason text DEFAULT 'emergency stop') RETURNS TABLE (table_name text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -155,6 +183,8 @@ BEGIN
         table_name := v_name;
         BEGIN
             outcome := cutover.emergency_rollback(v_name, p_reason);
+            UPDATE cutover.dual_write_config c SET emergency_stop = true WHERE c.table_name = v_name;
+            PERFORM cutover.alert(v_name, 'emergency_stop: ' || p_reason);
         EXCEPTION WHEN OTHERS THEN
             outcome := format('failed: %s', SQLERRM);
         END;

@@ -320,17 +320,25 @@ BEGIN
 END
 $$;
 
--- Notes a pair down. The functions exist: whoever registers has made them.
+-- Notes a pair down, for whoever owns it. The functions exist: whoever registers has made them.
 CREATE OR REPLACE FUNCTION cutover.register_shadow_table(p_name text, p_primary regclass, p_shadow regclass, p_key text[], p_shadow_key text[],
                                                          p_up jsonb, p_down jsonb) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-DECLARE
-    v_schema text := (SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_primary);
 BEGIN
     -- Nobody who does not own both tables speaks for them.
     IF EXISTS (SELECT FROM pg_class c WHERE c.oid IN (p_primary, p_shadow) AND NOT pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
         PERFORM cutover.refuse('SC004', format('%s belongs to somebody else', p_name));
     END IF;
+    PERFORM cutover.note_shadow_table(p_name, p_primary, p_shadow, p_key, p_shadow_key, p_up, p_down);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION cutover.note_shadow_table(p_name text, p_primary regclass, p_shadow regclass, p_key text[], p_shadow_key text[],
+                                                     p_up jsonb, p_down jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    v_schema text := (SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_primary);
+BEGIN
     INSERT INTO cutover.shadow_table (table_name, primary_table, shadow_table, key_columns, shadow_key_columns, up, down,
                                       refresh_function, next_keys_function, compare_function, created_by)
     VALUES (p_name, p_primary, p_shadow, p_key, p_shadow_key, p_up, p_down,
@@ -338,6 +346,7 @@ BEGIN
             format('%s.cutover_next_keys_%s(text, jsonb, jsonb, integer)', v_schema, p_primary::oid),
             format('%s.cutover_compare_%s(real)', v_schema, p_primary::oid), session_user);
     INSERT INTO cutover.dual_write_config (table_name, updated_by) VALUES (p_name, session_user);
+    INSERT INTO cutover.traffic_routing_config (table_name, salt, updated_by) VALUES (p_name, current_database() || '.' || p_name, session_user);
     PERFORM cutover.append_audit('create_shadow_table', p_name, NULL, jsonb_build_object('shadow', p_shadow::text, 'up', p_up, 'down', p_down));
 END
 $$;

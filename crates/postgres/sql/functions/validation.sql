@@ -1,5 +1,12 @@
 -- Whether a table and its shadow say the same.
 
+-- About how many rows a table has: by its size, and by how many rows a block has as the statistics say.
+CREATE OR REPLACE FUNCTION cutover.estimated_rows(p_table regclass) RETURNS bigint
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT coalesce(sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages * (pg_relation_size(c.oid) / 8192) ELSE pg_relation_size(c.oid) / 100 END), 0)::bigint
+      FROM (SELECT p_table AS relid UNION SELECT t.relid FROM pg_partition_tree(p_table) t) w JOIN pg_class c ON c.oid = w.relid AND c.relkind = 'r'
+$$;
+
 -- Compares a table and its shadow, both ways and through the mapping, in one snapshot: what is being written is either in both
 -- or in neither. All rows, or about p_sample_size of each where that is given. The score is the share of rows that are the
 -- same, in percent; none where there is nothing to compare or rows wait in the queue: no data is not good data.
@@ -9,7 +16,7 @@ RETURNS TABLE (primary_count bigint, shadow_count bigint, consistent_records big
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
-    v_estimate double precision := (SELECT greatest(c.reltuples, 1) FROM pg_class c WHERE c.oid = v_shadow.primary_table);
+    v_estimate bigint := greatest(cutover.estimated_rows(v_shadow.primary_table), 1);
     v_percent real;
     v_counts bigint[];
     v_of bigint;

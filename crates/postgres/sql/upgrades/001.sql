@@ -76,7 +76,7 @@ CREATE UNLOGGED TABLE IF NOT EXISTS cutover.dual_write_stats (
 );
 CREATE INDEX IF NOT EXISTS dual_write_stats_by_time ON cutover.dual_write_stats ("timestamp", table_name);
 CREATE TABLE IF NOT EXISTS cutover.audit_log (
-    seq bigint PRIMARY KEY,
+    seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL,
     actor text NOT NULL,
     client text NOT NULL,
@@ -87,3 +87,4 @@ CREATE TABLE IF NOT EXISTS cutover.audit_log (
     previous_hash text NOT NULL,
     hash text NOT NULL
 );
+CREATE INDEX IF NOT EXISTS audit_log_by_table ON cutover.audit_log (table_name, seq);

@@ -90,6 +90,27 @@ impl Ground {
         while shadow::drain(&self.owner, "cutover", "projects", 500).await.unwrap().0 > 0 {}
     }
 
+    /// On its way, with stages that last as many minutes; everything is the same, and a single operation is enough to judge by.
+    pub(crate) async fn start(&self, minutes: u32) {
+        self.settle().await;
+        run(&self.owner, "SELECT cutover.configure_cutover('projects', '{\"min_samples\": 1}')").await;
+        run(&self.owner, &format!("SELECT cutover.start_gradual_cutover('projects', {minutes})")).await;
+    }
+
+    /// What an application does in a stage, so that it can be judged: writes, and reads at both.
+    pub(crate) async fn feed(&self) {
+        run(&self.shop, "UPDATE projects SET last = last WHERE id = (SELECT min(id) FROM projects)").await;
+        run(&self.owner, "SELECT cutover.record_cutover_operation('projects', 'read', 10), cutover.record_cutover_operation('projects', 'read', 10, true, true)").await;
+    }
+
+    /// Takes so many steps.
+    pub(crate) async fn climb(&self, steps: u32) {
+        for _ in 0..steps {
+            self.feed().await;
+            run(&self.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
+        }
+    }
+
     /// Verdict, score and what was counted, as the functions tell it.
     pub(crate) async fn validate(&self) -> (String, Option<String>, [i64; 6]) {
         let sql = "SELECT verdict, validation_score::text, ARRAY[primary_count, shadow_count, consistent_records, inconsistent_records, missing_in_shadow, extra_in_shadow] \

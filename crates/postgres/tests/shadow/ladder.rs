@@ -14,8 +14,7 @@ const STAGE: &str = "SELECT cutover_stage || ' ' || read_percentage FROM cutover
 /// A table that is the same in its shadow, and on its way with stages that last as many minutes.
 async fn started(major: u32, database: &str, minutes: u32) -> Ground {
     let ground = Ground::moving(major, database, 50, "sync").await;
-    ground.settle().await;
-    run(&ground.owner, &format!("SELECT cutover.start_gradual_cutover('projects', {minutes})")).await;
+    ground.start(minutes).await;
     ground
 }
 
@@ -42,11 +41,11 @@ async fn c4_c5_a_table_goes_stage_by_stage_and_its_reads_with_it() {
             }
             assert_eq!(writes, 0, "a write goes to the primary");
             if percent < 100 {
-                run(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
+                ground.climb(1).await;
             }
         }
         let (state, words) = refused(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
-        assert!(state.code() == "SC002" && words.contains("no step is left"), "{words}");
+        assert!(state.code() == "SC002" && words.contains("only completion is left"), "{words}");
         let audit = "SELECT string_agg(action || ' ' || (detail ->> 'to'), ', ' ORDER BY seq) FROM cutover.audit_log WHERE detail ? 'to'";
         let told = "start_gradual_cutover dual_write, advance_cutover_stage test_1, advance_cutover_stage test_10, advance_cutover_stage half_50, advance_cutover_stage full_100";
         assert_eq!(text(&ground.owner, audit).await, told);
@@ -72,7 +71,7 @@ async fn c13_a_key_stays_where_it_is_and_its_bucket_is_as_published() {
         }
         run(&ground.owner, "CREATE TEMP TABLE before (key int PRIMARY KEY)").await;
         for _ in 0..3 {
-            run(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
+            ground.climb(1).await;
             let lost = "SELECT count(*) FROM before WHERE NOT cutover.should_route_to_shadow('projects', 'read', key::text)";
             assert_eq!(number(&ground.owner, lost).await, 0, "{major}");
             run(&ground.owner, "INSERT INTO before SELECT i FROM generate_series(1, 2000) i WHERE cutover.should_route_to_shadow('projects', 'read', i::text) ON CONFLICT DO NOTHING").await;
@@ -98,7 +97,7 @@ async fn c7_c27_an_advance_that_should_not_be_is_refused_and_changes_nothing() {
     };
     let advance = "SELECT cutover.advance_cutover_stage('projects')";
     refuses(advance, "SC002", "was not started").await;
-    refuses("SELECT cutover.emergency_rollback('projects')", "SC002", "was not started").await;
+    refuses("SELECT cutover.emergency_rollback('nothing')", "SC001", "there is no table").await;
     refuses("SELECT cutover.start_gradual_cutover('projects', -1)", "SC002", "0 or more").await;
     refuses("SELECT cutover.start_gradual_cutover('nothing')", "SC001", "there is no table").await;
     run(&ground.owner, "SELECT cutover.disable_dual_write('projects')").await;
@@ -119,6 +118,8 @@ async fn c7_c27_an_advance_that_should_not_be_is_refused_and_changes_nothing() {
     )
     .await;
     refuses(advance, "SC005", "1 keys are queued").await;
+    run(&ground.owner, "SELECT cutover.drain('projects')").await;
+    refuses(advance, "SC005", "1 of 100 statements were written twice").await;
     run(&ground.admin, "ALTER TABLE projects DISABLE TRIGGER cutover_dual_write_delete").await;
     refuses("SELECT cutover.advance_cutover_stage('projects', true, 'I know')", "SC002", "triggers are missing").await;
     run(&ground.admin, "ALTER TABLE projects ENABLE ALWAYS TRIGGER cutover_dual_write_delete").await;
@@ -133,9 +134,7 @@ async fn c11_the_next_read_after_a_rollback_goes_to_the_primary_from_every_stage
     let ground = started(18, "back", 0).await;
     let reads = "SELECT count(*) FROM generate_series(1, 1000) i WHERE cutover.should_route_to_shadow('projects', 'read', i::text)";
     for steps in 0..=4 {
-        for _ in 0..steps {
-            run(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
-        }
+        ground.climb(steps).await;
         if steps == 4 {
             assert_eq!(number(&ground.owner, reads).await, 1000);
             run(&ground.admin, "UPDATE cutover.traffic_routing_config SET health_status = 'unhealthy'").await;
@@ -164,6 +163,7 @@ async fn of_two_who_advance_at_once_one_is_refused_and_a_rollback_goes_through()
         ("SELECT cutover.advance_cutover_stage('projects')", Some("SC006"), "test_1 1.00"),
         ("SELECT cutover.emergency_rollback('projects', 'no')", None, "disabled 0.00"),
     ] {
+        ground.feed().await;
         run(&ground.owner, "BEGIN; SELECT cutover.advance_cutover_stage('projects')").await;
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let (done, ()) = tokio::join!(other.batch_execute(second), async {
@@ -189,7 +189,7 @@ async fn each_change_of_the_route_is_told_to_whoever_listens() {
         }
     });
     run(&client, "LISTEN cutover_route").await;
-    run(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
+    ground.climb(1).await;
     let told = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap().unwrap();
-    assert_eq!(told.replace(' ', ""), r#"{"table":"projects","stage":"test_1","read_percentage":1.00,"epoch":2}"#);
+    assert_eq!(told.replace(' ', ""), r#"{"table":"projects","stage":"test_1","read_percentage":1.00,"epoch":2,"health":"unknown"}"#);
 }

@@ -3,8 +3,11 @@
 
 mod awkward;
 mod ground;
+mod health;
 mod installation;
 mod ladder;
 mod moving;
+mod operations;
 mod refused;
+mod reports;
 mod rights;

@@ -157,19 +157,3 @@ async fn c27_each_planted_difference_is_counted_and_nothing_to_compare_is_no_sco
     run(&ground.shop, "TRUNCATE projects").await;
     assert_eq!(ground.validate().await, ("inconclusive".to_owned(), None, [0; 6]));
 }
-
-/// C45: what is counted for each statement does not grow for ever.
-#[tokio::test]
-async fn c45_what_was_counted_long_ago_is_forgotten_by_each_drain() {
-    let ground = Ground::moving(15, "pruned", 5, "sync").await;
-    run(
-        &ground.admin,
-        "INSERT INTO cutover.dual_write_stats (table_name, operation, success, duration_ms, \"timestamp\")
-        SELECT 'projects', 'insert', true, 1, now() - interval '8 days' FROM generate_series(1, 30)",
-    )
-    .await;
-    run(&ground.shop, "UPDATE projects SET last = 'c' WHERE id = 1").await;
-    run(&ground.owner, "SELECT cutover.drain('projects')").await;
-    assert_eq!(number(&ground.admin, "SELECT count(*) FROM cutover.dual_write_stats").await, 1);
-    assert_eq!(number(&ground.owner, "SELECT cutover.prune_dual_write_stats('0')").await, 1);
-}

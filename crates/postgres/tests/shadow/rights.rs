@@ -97,6 +97,6 @@ async fn c35_the_audit_is_a_chain_and_whoever_breaks_it_is_seen() {
             &tamper("UPDATE cutover.audit_log SET reason = 'it is late' WHERE seq = 4; DELETE FROM cutover.audit_log WHERE seq = 2"),
         )
         .await;
-        assert_eq!(text(&ground.owner, broken).await, "3|an entry in front of it is missing");
+        assert_eq!(text(&ground.owner, broken).await, "3|an entry in front of it is missing, or another");
     }
 }
