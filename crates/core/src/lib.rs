@@ -11,6 +11,7 @@ mod lsn;
 pub mod operations;
 pub mod plan;
 mod route;
+pub mod shift;
 mod side;
 mod state;
 mod step;

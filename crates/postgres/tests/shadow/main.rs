@@ -6,6 +6,7 @@ mod ground;
 mod health;
 mod installation;
 mod ladder;
+mod model;
 mod moving;
 mod operations;
 mod refused;
