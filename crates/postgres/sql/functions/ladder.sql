@@ -94,7 +94,8 @@ BEGIN
     IF v_route.cutover_stage = 'disabled' THEN
         PERFORM cutover.refuse('SC002', format('%s was not started', v_route.table_name), format('SELECT cutover.start_gradual_cutover(%L)', v_route.table_name));
     ELSIF v_next IS NULL OR v_next = 'completed' THEN
-        PERFORM cutover.refuse('SC002', format('%s is at %s, and no step is left to take', v_route.table_name, v_route.cutover_stage));
+        PERFORM cutover.refuse('SC002', format('%s is at %s, and no step is left to take', v_route.table_name, v_route.cutover_stage),
+                               CASE v_next WHEN 'completed' THEN format('SELECT cutover.complete_cutover(%L, true)', v_route.table_name) END);
     ELSIF p_force AND coalesce(btrim(p_reason), '') = '' THEN
         PERFORM cutover.refuse('SC003', 'to pass over the checks wants a reason', format('SELECT cutover.advance_cutover_stage(%L, true, ''why'')', v_route.table_name));
     END IF;
@@ -127,25 +128,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
      ORDER BY r.place LIMIT 1
 $$;
 
--- All reads go to the primary, as of the next one that asks. What is written goes on to both, so nothing is lost and the way can be
--- begun again.
-CREATE OR REPLACE FUNCTION cutover.emergency_rollback(p_table_name text, p_reason text DEFAULT 'emergency rollback') RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-DECLARE
-    v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name, false);
-BEGIN
-    IF coalesce(btrim(p_reason), '') = '' THEN
-        PERFORM cutover.refuse('SC003', 'a rollback wants a reason', 'in a few words, for the audit');
-    ELSIF v_route.cutover_stage = 'completed' THEN
-        PERFORM cutover.refuse('SC002', format('%s is completed', v_route.table_name));
-    ELSIF v_route.cutover_stage <> 'disabled' THEN
-        PERFORM cutover.set_stage(v_route, 'disabled', 'emergency_rollback', p_reason);
-    END IF;
-    RETURN format('%s is read at the primary', v_route.table_name);
-END
-$$;
-
--- The same for every table that is on its way. One that can't be rolled back keeps no other from it.
+-- All reads of every table that is on its way go to the primary. One that can't be rolled back keeps no other from it.
 CREATE OR REPLACE FUNCTION cutover.emergency_stop_all_cutover(p_reason text DEFAULT 'emergency stop') RETURNS TABLE (table_name text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -154,7 +137,7 @@ BEGIN
     FOR v_name IN SELECT c.table_name FROM cutover.traffic_routing_config c WHERE c.cutover_stage NOT IN ('disabled', 'completed') ORDER BY c.table_name LOOP
         table_name := v_name;
         BEGIN
-            outcome := cutover.emergency_rollback(v_name, p_reason);
+            outcome := format(CASE WHEN cutover.read_at_primary(v_name, p_reason) THEN '%s is read at the primary' ELSE '%s has just been completed' END, v_name);
         EXCEPTION WHEN OTHERS THEN
             outcome := format('failed: %s', SQLERRM);
         END;

@@ -2,7 +2,7 @@
 //! tables, who may drive, and an application that may do nothing but write.
 
 use cutover_postgres::shadow;
-use cutover_testkit::{Cluster, ClusterOptions, install};
+use cutover_testkit::{Cluster, ClusterOptions, compare, install};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
@@ -73,6 +73,27 @@ impl Ground {
         .await;
         run(&ground.owner, &format!("SELECT cutover.enable_dual_write('projects', '{mode}')")).await;
         ground
+    }
+
+    /// With [`PROJECTS`], the same in both, at the last stage before completion.
+    pub(crate) async fn last_stage(major: u32, database: &str, rows: u32, mode: &str) -> Self {
+        let ground = Self::moving(major, database, rows, mode).await;
+        ground.climb().await;
+        ground
+    }
+
+    /// Takes `projects` from wherever nothing was begun to the last stage before completion.
+    pub(crate) async fn climb(&self) {
+        self.settle().await;
+        run(&self.owner, "SELECT cutover.start_gradual_cutover('projects', 0)").await;
+        for _ in 0..4 {
+            run(&self.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
+        }
+    }
+
+    /// Every definition as `pg_dump` writes it, without the schema `cutover`.
+    pub(crate) async fn definitions(&self) -> Vec<String> {
+        compare::definitions(self.server, &self.database, false).await.unwrap()
     }
 
     pub(crate) async fn another(&self, role: &str) -> Client {
