@@ -30,7 +30,18 @@ CREATE TABLE cutover.shadow_table (
     next_keys_function text NOT NULL,
     compare_function text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    created_by text NOT NULL
+    created_by text NOT NULL,
+    -- While it is completed: the view that has the name of the shadow, and shows the new table to whoever still reads it there.
+    stand_in regclass,
+    -- What hung on the shadow before it was completed, as catalogue:oid: it is left alone on the way back.
+    own_objects text[] NOT NULL DEFAULT '{}'
+);
+
+-- Which table is the new one: as long as it has the table's name, the new shape is in charge. Stays when a completed pair is
+-- dropped, since applications go on asking.
+CREATE TABLE cutover.new_table (
+    table_name text PRIMARY KEY,
+    relation regclass NOT NULL
 );
 
 -- Parts of statements about a pair: see cutover.shadow_text().

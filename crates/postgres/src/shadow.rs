@@ -14,11 +14,15 @@ use crate::{PgError, PgResult, names::ident};
 pub const SCHEMA: &str = "cutover";
 
 /// The tables, by the version that brought them.
-const UPGRADES: [&str; 3] =
-    [include_str!("../sql/upgrades/001.sql"), include_str!("../sql/upgrades/002.sql"), include_str!("../sql/upgrades/003.sql")];
+const UPGRADES: [&str; 4] = [
+    include_str!("../sql/upgrades/001.sql"),
+    include_str!("../sql/upgrades/002.sql"),
+    include_str!("../sql/upgrades/003.sql"),
+    include_str!("../sql/upgrades/004.sql"),
+];
 
 /// What is made anew with each installation.
-const FUNCTIONS: [&str; 13] = [
+const FUNCTIONS: [&str; 18] = [
     include_str!("../sql/functions/names.sql"),
     include_str!("../sql/functions/audit.sql"),
     include_str!("../sql/functions/shadow.sql"),
@@ -29,6 +33,11 @@ const FUNCTIONS: [&str; 13] = [
     include_str!("../sql/functions/health.sql"),
     include_str!("../sql/functions/ladder.sql"),
     include_str!("../sql/functions/routing.sql"),
+    include_str!("../sql/functions/hanging.sql"),
+    include_str!("../sql/functions/swap.sql"),
+    include_str!("../sql/functions/check_completion.sql"),
+    include_str!("../sql/functions/completion.sql"),
+    include_str!("../sql/functions/way_back.sql"),
     include_str!("../sql/functions/reports.sql"),
     include_str!("../sql/functions/self_test.sql"),
     include_str!("../sql/grants.sql"),

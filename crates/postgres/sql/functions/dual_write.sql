@@ -99,16 +99,26 @@ CREATE OR REPLACE FUNCTION cutover.enable_dual_write(p_table_name text, p_sync_m
 LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '2s' AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
-    v_function text;
-    v_table regclass;
 BEGIN
     IF coalesce(p_sync_mode, '') NOT IN ('sync', 'async') THEN
         PERFORM cutover.refuse('SC002', format('there is no mode %L', p_sync_mode), 'sync, or async');
     END IF;
-    EXECUTE cutover.dual_write_function(v_shadow, p_sync_mode);
+    PERFORM cutover.make_triggers(v_shadow, p_sync_mode);
+    PERFORM cutover.note_enabled(v_shadow.table_name, p_sync_mode);
+END
+$$;
+
+-- Makes the trigger function anew, and the triggers where they are missing.
+CREATE OR REPLACE FUNCTION cutover.make_triggers(p_shadow cutover.shadow_table, p_sync_mode text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    v_function text;
+    v_table regclass;
+BEGIN
+    EXECUTE cutover.dual_write_function(p_shadow, p_sync_mode);
     v_function := format('%s.cutover_dual_write_%s()', (SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                                                         WHERE c.oid = v_shadow.primary_table), v_shadow.primary_table::oid);
-    FOR v_table IN SELECT * FROM cutover.written_tables(v_shadow.primary_table) LOOP
+                                                         WHERE c.oid = p_shadow.primary_table), p_shadow.primary_table::oid);
+    FOR v_table IN SELECT * FROM cutover.written_tables(p_shadow.primary_table) LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = v_table AND t.tgname = 'cutover_dual_write_insert');
         BEGIN
             EXECUTE format('CREATE TRIGGER cutover_dual_write_insert AFTER INSERT ON %1$s REFERENCING NEW TABLE AS cutover_new FOR EACH STATEMENT EXECUTE FUNCTION %2$s;'
@@ -122,7 +132,6 @@ BEGIN
             PERFORM cutover.refuse('SC006', format('%s is in use by a long transaction', v_table), 'nothing was changed: try again when it has ended');
         END;
     END LOOP;
-    PERFORM cutover.note_enabled(v_shadow.table_name, p_sync_mode);
 END
 $$;
 
@@ -179,13 +188,15 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.note_disabled(p_table_name text, p_reason text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
+    IF EXISTS (SELECT FROM cutover.shadow_table s WHERE s.table_name = p_table_name AND s.stand_in IS NOT NULL) THEN
+        PERFORM cutover.refuse('SC002', format('%s is completed, and without dual writes its way back would lose what is written', p_table_name),
+                               format('SELECT cutover.drop_shadow_table(%L, true) ends the way back', p_table_name));
+    END IF;
     UPDATE cutover.dual_write_config c SET enabled = false, enabled_at = NULL, backfilled_at = NULL, updated_at = clock_timestamp(), updated_by = session_user
      WHERE c.table_name = p_table_name AND c.enabled;
     IF FOUND THEN
         -- A shadow that is not written is not read.
-        IF (cutover.route_of(p_table_name)).cutover_stage <> 'disabled' THEN
-            PERFORM cutover.emergency_rollback(p_table_name, format('dual writes are turned off: %s', coalesce(p_reason, '')));
-        END IF;
+        PERFORM cutover.read_at_primary(p_table_name, format('dual writes are turned off: %s', coalesce(p_reason, '')));
         UPDATE cutover.traffic_routing_config c SET write_shadow_enabled = false WHERE c.table_name = p_table_name;
         PERFORM cutover.append_audit('disable_dual_write', p_table_name, p_reason);
     END IF;

@@ -271,7 +271,7 @@ BEGIN
     IF v_seen.verdict <> 'same' THEN
         PERFORM cutover.refuse('SC005', format('the comparison of %s is %s: %s rows differ, %s are missing, %s are extra, %s keys are queued', p_route.table_name,
                                v_seen.verdict, v_seen.inconsistent_records, v_seen.missing_in_shadow, v_seen.extra_in_shadow, v_seen.queued),
-                               'cutover sql drain, and cutover.backfill_step() where rows are missing; then try again');
+                               'cutover sql drain, and cutover sql backfill where rows are missing; mode sync where keys are queued all the time; then try again');
     END IF;
     m := cutover.measure_health(p_route, 0);
     m.validation_score := v_seen.validation_score;
@@ -321,7 +321,7 @@ BEGIN
     BEGIN
         v_route := cutover.route_of(p_table_name);
         IF v_check.overall_health = 'unhealthy' AND v_route.auto_rollback_enabled THEN
-            PERFORM cutover.emergency_rollback(p_table_name, 'automatic: ' || reason);
+            PERFORM cutover.read_at_primary(p_table_name, 'automatic: ' || reason);
             action_taken := 'rolled_back';
         ELSIF v_check.ready_to_advance AND v_route.auto_advance_enabled AND cutover.next_stage(v_route) <> 'completed'
               AND cutover.eligible_at(v_route, cutover.watched_since(v_route)) <= clock_timestamp() THEN

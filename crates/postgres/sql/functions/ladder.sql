@@ -155,25 +155,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
      ORDER BY r.place LIMIT 1
 $$;
 
--- All reads go to the primary, as of the next one that asks. What is written goes on to both, so nothing is lost and the way can be
--- begun again.
-CREATE OR REPLACE FUNCTION cutover.emergency_rollback(p_table_name text, p_reason text DEFAULT 'emergency rollback') RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
-DECLARE
-    v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name);
-BEGIN
-    IF coalesce(btrim(p_reason), '') = '' THEN
-        PERFORM cutover.refuse('SC003', 'a rollback wants a reason', 'in a few words, for the audit');
-    ELSIF v_route.cutover_stage = 'completed' THEN
-        PERFORM cutover.refuse('SC002', format('%s is completed', v_route.table_name));
-    ELSIF v_route.cutover_stage <> 'disabled' THEN
-        PERFORM cutover.set_stage(v_route, 'disabled', 'emergency_rollback', p_reason);
-    END IF;
-    RETURN format('%s is read at the primary', v_route.table_name);
-END
-$$;
-
--- The same for every table that is on its way, none of which is started again before enable_dual_write() says so. One that can't be rolled back keeps no other from it.
+-- All reads of every table that is on its way go to the primary, and none of them is started again before enable_dual_write() says so. One that can't
+-- be rolled back keeps no other from it.
 CREATE OR REPLACE FUNCTION cutover.emergency_stop_all_cutover(p_reason text DEFAULT 'emergency stop') RETURNS TABLE (table_name text, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -182,7 +165,7 @@ BEGIN
     FOR v_name IN SELECT c.table_name FROM cutover.traffic_routing_config c WHERE c.cutover_stage NOT IN ('disabled', 'completed') ORDER BY c.table_name LOOP
         table_name := v_name;
         BEGIN
-            outcome := cutover.emergency_rollback(v_name, p_reason);
+            outcome := format(CASE WHEN cutover.read_at_primary(v_name, p_reason) THEN '%s is read at the primary' ELSE '%s has just been completed' END, v_name);
             UPDATE cutover.dual_write_config c SET emergency_stop = true WHERE c.table_name = v_name;
             PERFORM cutover.alert(v_name, 'emergency_stop: ' || p_reason);
         EXCEPTION WHEN OTHERS THEN

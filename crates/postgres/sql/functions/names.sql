@@ -19,21 +19,28 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_table
 $$;
 
--- The table of that name: `table` of public, `schema.table`, or either with quotes.
-CREATE OR REPLACE FUNCTION cutover.table_named(p_table_name text) RETURNS regclass
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+-- A name's parts: `table` of public, `schema.table`, or either with quotes.
+CREATE OR REPLACE FUNCTION cutover.name_parts(p_table_name text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
 DECLARE
     v_parts text[];
-    v_found oid;
 BEGIN
     BEGIN
         v_parts := parse_ident(p_table_name);
     EXCEPTION WHEN invalid_parameter_value THEN
         v_parts := ARRAY[p_table_name];
     END;
-    IF cardinality(v_parts) = 1 THEN
-        v_parts := ARRAY['public', v_parts[1]];
-    END IF;
+    RETURN CASE cardinality(v_parts) WHEN 1 THEN ARRAY['public', v_parts[1]] ELSE v_parts END;
+END
+$$;
+
+-- The table of that name.
+CREATE OR REPLACE FUNCTION cutover.table_named(p_table_name text) RETURNS regclass
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    v_parts text[] := cutover.name_parts(p_table_name);
+    v_found oid;
+BEGIN
     SELECT c.oid INTO v_found FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE cardinality(v_parts) = 2 AND n.nspname = v_parts[1] AND c.relname = v_parts[2] AND c.relkind IN ('r', 'p');
     IF v_found IS NULL THEN

@@ -38,11 +38,18 @@ BEGIN
     SELECT 'ours', true, format('%s belongs to cutover itself', v_table), NULL
       FROM pg_class c WHERE c.oid = v_table AND c.relnamespace = 'cutover'::regnamespace
     UNION ALL
-    SELECT 'policies', false, format('%s has row-level security: the shadow has none until it is completed', v_table),
-           'keep readers of the shadow to roles that may see every row'
+    SELECT 'policies', true, format('%s has FORCE ROW LEVEL SECURITY, and %s does not see all of its rows', v_table, c.relowner::regrole),
+           format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY, or ALTER ROLE %s BYPASSRLS', v_table, c.relowner::regrole)
+      FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = v_table AND c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper
+    UNION ALL
+    SELECT 'policies', false, format('%s has row-level security, and so has the shadow, with those policies whose columns it has', v_table),
+           'CREATE POLICY on the shadow for the others: until then whoever needs them sees no rows there'
       FROM pg_class c WHERE c.oid = v_table AND c.relrowsecurity
     UNION ALL
-    SELECT 'publications', false, format('%s is published by %I', v_table, p.pubname), format('ALTER PUBLICATION %I ADD TABLE the shadow, before it is completed', p.pubname)
+    SELECT 'rights', false, format('there are rights on %I of %s alone', a.attname, v_table), 'they are given on a column of that name; where the shadow has none, GRANT them there'
+      FROM pg_attribute a WHERE a.attrelid = v_table AND a.attacl IS NOT NULL AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'publications', false, format('%s is published by %I', v_table, p.pubname), 'it is carried over, or refused, when the table is completed'
       FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = v_table
     UNION ALL
     SELECT 'dependants', false, format('%s depends on it', pg_describe_object(d.classid, d.objid, 0)), 'it is carried over, or refused, when the table is completed'
@@ -66,7 +73,6 @@ DECLARE
     v_obstacle record;
     v_shadow text;
     v_schema text;
-    v_grant text;
     v_words record;
 BEGIN
     FOR v_obstacle IN SELECT * FROM cutover.check_shadow_table(p_table_name) c WHERE c.blocks LOOP
@@ -84,14 +90,9 @@ BEGIN
     ELSE
         EXECUTE format('CREATE TABLE %s %s', v_shadow, p_shadow_definition);
     END IF;
-    -- Whoever reads and writes the primary may do the same with the shadow.
-    FOR v_grant IN
-        SELECT format('GRANT %s ON TABLE %s TO %s', a.privilege_type, v_shadow, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END)
-          FROM pg_class c, LATERAL aclexplode(c.relacl) a
-         WHERE c.oid = v_primary AND a.grantee <> c.relowner
-    LOOP
-        EXECUTE v_grant;
-    END LOOP;
+    -- Whoever reads and writes the primary may do the same with the shadow, and sees the same rows.
+    PERFORM cutover.carry_rights(v_primary, v_shadow::regclass);
+    PERFORM cutover.carry_policies(v_primary, v_shadow::regclass);
     EXECUTE format('COMMENT ON TABLE %s IS %L', v_shadow, format('the shadow of %s, made by cutover', v_name));
 
     SELECT * INTO v_words FROM cutover.shadow_words(v_primary, v_shadow::regclass, coalesce(p_mapping, '{}'));
@@ -228,8 +229,8 @@ BEGIN
     %3$s FROM unnest(v_taken) AS k (cutover_key) JOIN %1$s t ON %2$s %4$s;
     SELECT array_agg(k.cutover_key) INTO v_gone FROM unnest(p_keys) AS k (cutover_key) WHERE NOT EXISTS (SELECT FROM %1$s t WHERE %2$s);
     IF v_gone IS NOT NULL THEN
-        DELETE FROM %5$s WHERE ctid = ANY (ARRAY(
-            SELECT t.ctid FROM unnest(v_gone) AS k (cutover_key) JOIN %5$s t ON %6$s FOR UPDATE OF t SKIP LOCKED));
+        -- By key: a row's place says which it is in one partition only.
+        DELETE FROM %5$s t USING (SELECT k.cutover_key FROM unnest(v_gone) AS k (cutover_key) JOIN %5$s t ON %6$s FOR UPDATE OF t SKIP LOCKED) k WHERE %6$s;
         -- One of them may have been written anew since it was looked for.
         SELECT array_agg(k.cutover_key) INTO v_back
           FROM (SELECT k.cutover_key FROM unnest(v_gone) AS k (cutover_key) JOIN %1$s t ON %2$s FOR SHARE OF t SKIP LOCKED) k;
@@ -347,6 +348,7 @@ BEGIN
             format('%s.cutover_compare_%s(real)', v_schema, p_primary::oid), session_user);
     INSERT INTO cutover.dual_write_config (table_name, updated_by) VALUES (p_name, session_user);
     INSERT INTO cutover.traffic_routing_config (table_name, salt, updated_by) VALUES (p_name, current_database() || '.' || p_name, session_user);
+    INSERT INTO cutover.new_table (table_name, relation) VALUES (p_name, p_shadow) ON CONFLICT (table_name) DO UPDATE SET relation = p_shadow;
     PERFORM cutover.append_audit('create_shadow_table', p_name, NULL, jsonb_build_object('shadow', p_shadow::text, 'up', p_up, 'down', p_down));
 END
 $$;

@@ -2,7 +2,7 @@
 //! tables, who may drive, and an application that may do nothing but write.
 
 use cutover_postgres::shadow;
-use cutover_testkit::{Cluster, ClusterOptions, install};
+use cutover_testkit::{Cluster, ClusterOptions, compare, install};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
@@ -37,7 +37,10 @@ pub(crate) async fn server(major: u32) -> &'static Cluster {
     let start = || async {
         let options = ClusterOptions::named(format!("shadow{major}")).not_durable().set("autovacuum", "off");
         let server = Cluster::start(&install(major).unwrap(), options).await.unwrap();
-        server.execute("postgres", "CREATE ROLE owner LOGIN; CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN").await.unwrap();
+        server
+            .execute("postgres", "CREATE ROLE owner LOGIN; CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE colleague LOGIN")
+            .await
+            .unwrap();
         server
     };
     SERVERS[(major - 13) as usize].get_or_init(start).await
@@ -75,6 +78,25 @@ impl Ground {
         ground
     }
 
+    /// With [`PROJECTS`], the same in both, at the last stage before completion.
+    pub(crate) async fn last_stage(major: u32, database: &str, rows: u32, mode: &str) -> Self {
+        let ground = Self::moving(major, database, rows, mode).await;
+        ground.to_last_stage().await;
+        ground
+    }
+
+    /// Takes `projects` from where nothing was begun to the last stage before completion.
+    pub(crate) async fn to_last_stage(&self) {
+        self.start(0).await;
+        self.climb(4).await;
+        self.feed().await;
+    }
+
+    /// Every definition as `pg_dump` writes it, without the schema `cutover`.
+    pub(crate) async fn definitions(&self) -> Vec<String> {
+        compare::definitions(self.server, &self.database, false).await.unwrap()
+    }
+
     pub(crate) async fn another(&self, role: &str) -> Client {
         connect(self.server, role, &self.database).await
     }
@@ -99,7 +121,8 @@ impl Ground {
 
     /// What an application does in a stage, so that it can be judged: writes, and reads at both.
     pub(crate) async fn feed(&self) {
-        run(&self.shop, "UPDATE projects SET last = last WHERE id = (SELECT min(id) FROM projects)").await;
+        // A statement without a row is one.
+        run(&self.shop, "DELETE FROM projects WHERE false").await;
         run(&self.owner, "SELECT cutover.record_cutover_operation('projects', 'read', 10), cutover.record_cutover_operation('projects', 'read', 10, true, true)").await;
     }
 

@@ -2,6 +2,8 @@
 #![cfg(test)]
 
 mod awkward;
+mod completing;
+mod completion;
 mod ground;
 mod health;
 mod installation;
