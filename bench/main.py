@@ -16,6 +16,7 @@ import bench_gate
 import bench_impact
 import bench_pause
 import bench_permit
+import bench_shadow
 import bench_verify
 from figures import markdown
 from servers import bouncer_program, said_version, tools
@@ -31,6 +32,7 @@ BENCHES = {
     "evaluate": bench_evaluate.bench,
     "permit": bench_permit.bench,
     "crowd": bench_crowd.bench,
+    "shadow": bench_shadow.bench,
 }
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures cutover against its peers on throwaway servers, and writes bench/RESULTS.md and bench/results.json.
-# usage: bench/run.sh [pause|gate|copy|copy_many|verify|impact|evaluate|permit|crowd…] [--quick] [--peers]; --peers fetches peers first (bench/peers.sh)
+# usage: bench/run.sh [pause|gate|copy|copy_many|verify|impact|evaluate|permit|crowd|shadow…] [--quick] [--peers]; --peers fetches peers first (bench/peers.sh)
 # CUTOVER_BIN and CUTOVER_RIG measure a binary, and with a rig, that are built already; CUTOVER_SERVERS names the folder of scripts/servers.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,9 +11,9 @@ for argument; do
   case $argument in
     --quick) quick=(--quick) ;;
     --peers) peers=1 ;;
-    pause | gate | copy | copy_many | verify | impact | evaluate | permit | crowd) names+=("$argument") ;;
+    pause | gate | copy | copy_many | verify | impact | evaluate | permit | crowd | shadow) names+=("$argument") ;;
     -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
-    *) printf 'error: no bench is called %s\n\nhint: pause, gate, copy, copy_many, verify, impact, evaluate, permit, crowd; --quick for fewer runs\n' "$argument" >&2; exit 2 ;;
+    *) printf 'error: no bench is called %s\n\nhint: pause, gate, copy, copy_many, verify, impact, evaluate, permit, crowd, shadow; --quick for fewer runs\n' "$argument" >&2; exit 2 ;;
   esac
 done
 

@@ -198,8 +198,8 @@ async fn somebody_with_an_open_transaction_is_left_alone_and_the_completion_is_r
 #[tokio::test]
 async fn of_a_completion_and_a_rollback_at_once_one_is_first_and_the_other_hears_of_it() {
     let ground = entries(15, "at_the_same_time", "sync").await;
-    run(&ground.admin, "GRANT cutover_operator TO stranger").await;
-    let operator = ground.another("stranger").await;
+    run(&ground.admin, "GRANT cutover_operator TO colleague").await;
+    let operator = ground.another("colleague").await;
     for round in 0..6 {
         // The rollback comes sooner or later while the completion is under way.
         let rollback = async {

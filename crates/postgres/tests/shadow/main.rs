@@ -4,6 +4,7 @@
 mod awkward;
 mod completing;
 mod completion;
+mod document;
 mod ground;
 mod health;
 mod installation;
