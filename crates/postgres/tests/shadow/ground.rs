@@ -38,7 +38,7 @@ pub(crate) async fn server(major: u32) -> &'static Cluster {
         let options = ClusterOptions::named(format!("shadow{major}")).not_durable().set("autovacuum", "off");
         let server = Cluster::start(&install(major).unwrap(), options).await.unwrap();
         server
-            .execute("postgres", "CREATE ROLE owner LOGIN; CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE colleague LOGIN")
+            .execute("postgres", "CREATE ROLE owner LOGIN; CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE colleague LOGIN; CREATE ROLE app LOGIN")
             .await
             .unwrap();
         server

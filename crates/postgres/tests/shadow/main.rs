@@ -9,6 +9,7 @@ mod ground;
 mod health;
 mod installation;
 mod ladder;
+mod load;
 mod model;
 mod moving;
 mod operations;

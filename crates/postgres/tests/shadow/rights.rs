@@ -27,6 +27,16 @@ async fn nobody_writes_the_tables_and_each_role_calls_what_is_its_own() {
             "SELECT cutover.backfill_step('projects')",
             "SELECT cutover.enable_dual_write('projects')",
             "SELECT cutover.disable_dual_write('projects')",
+            "SELECT cutover.start_gradual_cutover('projects')",
+            "SELECT cutover.advance_cutover_stage('projects', true, 'why')",
+            "SELECT cutover.complete_cutover('projects', true)",
+            "SELECT cutover.emergency_rollback('projects')",
+            "SELECT cutover.emergency_stop_all_cutover()",
+            "SELECT cutover.configure_cutover('projects', '{}')",
+            "SELECT cutover.perform_cutover_health_check('projects')",
+            "SELECT cutover.run_automated_safety_check()",
+            "SELECT cutover.reset_cutover_state('projects', true)",
+            "SELECT cutover.rollback_cutover_system(true)",
         ] {
             for client in [&looker, &ground.shop, &stranger] {
                 assert_eq!(refused(client, sql).await.0.code(), "42501", "{major} {sql}");
