@@ -105,11 +105,9 @@ CREATE TABLE cutover.dirty_key (
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX dirty_key_by_table ON cutover.dirty_key (table_name, id);
-CREATE INDEX dirty_key_by_key ON cutover.dirty_key (table_name, key);
 
 -- One row for each statement that was written twice. It is measurement, and may be lost in a crash: what must not be is in dirty_key.
 CREATE UNLOGGED TABLE cutover.dual_write_stats (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     table_name text NOT NULL,
     operation text NOT NULL,
     success boolean NOT NULL,

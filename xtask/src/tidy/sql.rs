@@ -12,6 +12,7 @@ const FOLDERS: [&str; 2] = ["crates/postgres/src/sql/", "crates/postgres/sql/"];
 const UNPINNED: &[(&str, &str)] = &[
     ("cutover.pass_gate", "runs before every statement that writes, and SET costs more than the rest of it; nor is it SECURITY DEFINER"),
     ("cutover.backfill", "commits after each batch, which a procedure with SET may not"),
+    ("cutover.bucket", "is put into each query that asks it, which a function with SET can't be"),
     ("cutover.covers", "is put into each query that asks it, which a function with SET can't be"),
     ("cutover.defines", "is put into each query that asks it, which a function with SET can't be"),
 ];

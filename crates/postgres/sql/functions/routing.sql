@@ -1,9 +1,12 @@
 -- Where a read goes: asked by applications before each, so it reads one row and decides.
 
--- The bucket of a key, from 0 to 9999: the same in every language that cutover speaks.
+-- The bucket of a key, from 0 to 9999: the same in every language that cutover speaks. It pins no search_path, which would keep it from being
+-- put into the query that asks it; so each name in it is qualified.
 CREATE OR REPLACE FUNCTION cutover.bucket(p_salt text, p_key text) RETURNS integer
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog AS $$
-    SELECT (('x' || substr(md5(convert_to(p_salt || ':' || p_key, 'UTF8')), 1, 8))::bit(32)::bigint * 10000 >> 32)::integer
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT ((('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.md5(pg_catalog.convert_to(
+               p_salt OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) p_key, 'UTF8')), 1, 8))::bit(32)::bigint OPERATOR(pg_catalog.*) 10000)
+            OPERATOR(pg_catalog.>>) 32)::integer
 $$;
 
 -- Whether a read goes to the shadow: by the bucket of the key, so that a key stays where it is; without one by chance. A write never does:

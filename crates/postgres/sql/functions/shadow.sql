@@ -227,6 +227,9 @@ BEGIN
     SELECT array_agg(k.cutover_key) INTO v_taken
       FROM (SELECT k.cutover_key FROM unnest(p_keys) AS k (cutover_key) JOIN %1$s t ON %2$s FOR SHARE OF t SKIP LOCKED) k;
     %3$s FROM unnest(v_taken) AS k (cutover_key) JOIN %1$s t ON %2$s %4$s;
+    IF cardinality(v_taken) = cardinality(p_keys) THEN
+        RETURN NULL;
+    END IF;
     SELECT array_agg(k.cutover_key) INTO v_gone FROM unnest(p_keys) AS k (cutover_key) WHERE NOT EXISTS (SELECT FROM %1$s t WHERE %2$s);
     IF v_gone IS NOT NULL THEN
         -- By key: a row's place says which it is in one partition only.
@@ -236,9 +239,9 @@ BEGIN
           FROM (SELECT k.cutover_key FROM unnest(v_gone) AS k (cutover_key) JOIN %1$s t ON %2$s FOR SHARE OF t SKIP LOCKED) k;
         %3$s FROM unnest(v_back) AS k (cutover_key) JOIN %1$s t ON %2$s %4$s;
     END IF;
-    RETURN (SELECT array_agg(k.cutover_key) FROM unnest(p_keys) AS k (cutover_key)
-             WHERE k.cutover_key <> ALL (coalesce(v_taken || v_back, v_taken, v_back, '{}'))
-               AND (EXISTS (SELECT FROM %1$s t WHERE %2$s) OR EXISTS (SELECT FROM %5$s t WHERE %6$s)));
+    RETURN (SELECT array_agg(k.cutover_key)
+              FROM (SELECT unnest(p_keys) EXCEPT SELECT unnest(v_taken) EXCEPT SELECT unnest(v_back)) AS k (cutover_key)
+             WHERE (EXISTS (SELECT FROM %1$s t WHERE %2$s) OR EXISTS (SELECT FROM %5$s t WHERE %6$s)));
 END
 $f$, p_primary, v_words.is_key, v_words.upsert, v_words.on_conflict, p_shadow, v_words.is_shadow_key));
 

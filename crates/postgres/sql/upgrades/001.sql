@@ -64,9 +64,7 @@ CREATE TABLE IF NOT EXISTS cutover.dirty_key (
     marked_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 CREATE INDEX IF NOT EXISTS dirty_key_by_table ON cutover.dirty_key (table_name, id);
-CREATE INDEX IF NOT EXISTS dirty_key_by_key ON cutover.dirty_key (table_name, key);
 CREATE UNLOGGED TABLE IF NOT EXISTS cutover.dual_write_stats (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     table_name text NOT NULL,
     operation text NOT NULL,
     success boolean NOT NULL,
