@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION cutover.bucket(p_salt text, p_key text) RETURNS integer
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT ((('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.md5(pg_catalog.convert_to(
-               p_salt OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) p_key, 'UTF8')), 1, 8))::bit(32)::bigint OPERATOR(pg_catalog.*) 10000)
+               p_salt OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) p_key, 'UTF8')), 1, 8))::pg_catalog.bit(32)::bigint OPERATOR(pg_catalog.*) 10000)
             OPERATOR(pg_catalog.>>) 32)::integer
 $$;
 

@@ -71,5 +71,7 @@ async fn a_role_that_may_not_make_roles_finds_them_made_and_needs_no_superuser()
     run(&ground.admin, "GRANT CREATE ON DATABASE plain TO owner").await;
     let mut owner = ground.another("owner").await;
     shadow::install(&mut owner, "own", false).await.unwrap();
+    let failed = "SELECT coalesce(string_agg(test_name || ': ' || test_result, '; '), '') FROM own.run_cutover_system_tests() WHERE test_status <> 'PASS'";
+    assert_eq!(text(&owner, failed).await, "");
     assert_eq!(refused(&ground.shop, "SELECT own.drain('a')").await.0.code(), "42501");
 }
