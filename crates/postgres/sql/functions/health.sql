@@ -139,6 +139,8 @@ RETURNS TABLE (table_name text, overall_health text, error_rate_percent numeric,
                health_summary text, recommendations text[], ready_to_advance boolean, samples bigint, consecutive_failures integer)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
+    -- What is recorded from here on is the next check's.
+    v_at timestamptz := clock_timestamp();
     v_before cutover.traffic_routing_config := cutover.route_of(p_table_name);
     m cutover.health_measure := cutover.measure_health(v_before, v_before.health_sample_rows);
     v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name, v_before.epoch);
@@ -177,7 +179,7 @@ BEGIN
     VALUES (v_route.table_name, v_route.epoch, v_route.cutover_stage, overall_health, m.error_rate_percent, m.latency_increase_percent, m.validation_score, m.samples,
             consecutive_failures, m.breaches, m.alerts);
     UPDATE cutover.traffic_routing_config c
-       SET health_status = CASE overall_health WHEN 'inconclusive' THEN 'unknown' ELSE overall_health END, last_health_check = clock_timestamp(),
+       SET health_status = CASE overall_health WHEN 'inconclusive' THEN 'unknown' ELSE overall_health END, last_health_check = v_at,
            consecutive_failures = perform_cutover_health_check.consecutive_failures, baseline = m.baseline
      WHERE c.table_name = v_route.table_name;
     IF (overall_health = 'unhealthy') <> (v_route.health_status = 'unhealthy') THEN
