@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use serving::{Agent, Door, Remote, Serve, Token, Trust};
-pub(crate) use sql::{Backfill, Drain, Install, Sql, There};
+pub(crate) use sql::{Backfill, Drain, Install, ShadowTables, Sql, SqlStatus, There};
 
 /// Moves a live PostgreSQL application to another server without losing a write, and with a way back.
 #[derive(Debug, Parser)]
@@ -210,11 +210,13 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cutover status --watch\n  cutover status --output json\n  cutover status --server https://cutover.example"
+    after_help = "Examples:\n  cutover status --watch\n  cutover status --output json\n  cutover status --shadow-tables postgres://viewer@db.example/shop\n  cutover status --server https://cutover.example"
 )]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) remote: Remote,
+    #[command(flatten)]
+    pub(crate) shadow: ShadowTables,
     /// Look again every second until Ctrl-C.
     #[arg(long)]
     pub(crate) watch: bool,
@@ -291,11 +293,16 @@ pub(crate) struct Retire {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json")]
+#[command(
+    after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json\n  cutover audit --verify --shadow-tables postgres://viewer@db.example/shop"
+)]
 pub(crate) struct Audit {
     #[command(flatten)]
     pub(crate) remote: Remote,
-    /// Recompute the chain and replay it: finds a changed or missing entry.
+    /// The audit of the shadow tables in this database, rather than a plan's journal.
+    #[command(flatten)]
+    pub(crate) shadow: ShadowTables,
+    /// Recompute the chain and replay it: finds a changed or missing entry, and tables that are not where their entries say.
     #[arg(long)]
     pub(crate) verify: bool,
 }

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::Plan;
+use cutover_core::{
+    Plan,
+    plan::{DatabaseUrl, expand},
+};
 use cutover_engine::Cutover;
 
 use crate::{args::Global, output::Failure};
@@ -29,7 +32,7 @@ pub(crate) fn read(path: &Path) -> Result<(Plan, String), Failure> {
         Failure::usage(format!("can't read the plan {}: {error}", path.display()))
             .with_hint("`cutover init` writes one to start from; --plan names another file")
     })?;
-    let plan = Plan::parse(&text, &|name| std::env::var(name).ok()).map_err(|error| {
+    let plan = Plan::parse(&text, &variable).map_err(|error| {
         let failure = Failure::usage(format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message));
         match error.hint {
             Some(hint) => failure.with_hint(hint),
@@ -37,6 +40,16 @@ pub(crate) fn read(path: &Path) -> Result<(Plan, String), Failure> {
         }
     })?;
     Ok((plan, text))
+}
+
+/// The URL of a database as an option has it, in which `${NAME}` stands for a variable of the environment.
+pub(crate) fn url(text: &str) -> Result<DatabaseUrl, Failure> {
+    let text = expand(text, &variable).map_err(|(message, hint)| Failure::usage(message).with_hint(hint))?;
+    DatabaseUrl::parse(&text).map_err(Failure::usage)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// The folder of our own files, beside the plan.

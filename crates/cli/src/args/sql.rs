@@ -31,6 +31,14 @@ The same in SQL: CALL cutover.backfill('orders', p_rows_per_second => 5000)")]
 
 The same in SQL: SELECT cutover.drain('orders'), again and again")]
     Drain(Drain),
+    /// Where each table stands: stage, share of reads, health, queue, how long the stage has to last, and the next safe command.
+    #[command(after_help = "Examples:
+  cutover sql status --url postgres://viewer@db.example/shop
+  cutover sql status --url postgres://viewer@db.example/shop --watch
+  cutover sql status --url postgres://viewer@db.example/shop --output json | jq '.tables[] | select(.queued > 0)'
+
+`cutover status --shadow-tables URL` shows the same below a switch.")]
+    Status(SqlStatus),
 }
 
 /// Where the tables are.
@@ -48,6 +56,26 @@ pub(crate) struct Schema {
     /// The schema that holds the functions.
     #[arg(long, value_name = "NAME", default_value = SCHEMA, value_parser = schema_name)]
     pub(crate) schema: String,
+}
+
+/// Shadow tables, for verbs that are about something else as well.
+#[derive(Args, Debug)]
+pub(crate) struct ShadowTables {
+    /// A database with shadow tables. `${NAME}` in it stands for a variable of the environment, as in a plan.
+    #[arg(long, value_name = "URL")]
+    pub(crate) shadow_tables: Option<String>,
+    /// With --shadow-tables: the schema that holds their functions.
+    #[arg(long, value_name = "NAME", default_value = SCHEMA, value_parser = schema_name)]
+    pub(crate) schema: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SqlStatus {
+    #[command(flatten)]
+    pub(crate) there: There,
+    /// Look again every second until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Args, Debug)]

@@ -38,6 +38,7 @@ mod serving;
 mod set_ups;
 mod shop;
 mod sql;
+mod sql_looks;
 #[path = "../process/providers.rs"]
 mod stock;
 mod there_and_back;
