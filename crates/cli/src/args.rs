@@ -20,6 +20,9 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
+/// The plan file where nobody names one.
+pub(crate) const PLAN: &str = "cutover.toml";
+
 const EXAMPLES: &str = "\
 The usual way:
   cutover init                    write cutover.toml, then fill in both URLs
@@ -43,7 +46,7 @@ Exit codes:
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// The plan file.
-    #[arg(long, global = true, default_value = "cutover.toml", env = "CUTOVER_PLAN", hide_env_values = true, value_name = "FILE")]
+    #[arg(long, global = true, default_value = PLAN, env = "CUTOVER_PLAN", hide_env_values = true, value_name = "FILE")]
     pub(crate) plan: PathBuf,
     /// What standard output carries: text for people, or JSON (format version 1) for scripts.
     #[arg(long, global = true, default_value = "human", value_name = "FORMAT")]

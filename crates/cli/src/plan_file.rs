@@ -8,7 +8,10 @@ use cutover_core::{
 };
 use cutover_engine::Cutover;
 
-use crate::{args::Global, output::Failure};
+use crate::{
+    args::{Global, PLAN},
+    output::Failure,
+};
 
 /// Reads the plan and opens the cutover that it describes.
 pub(crate) async fn open(global: &Global) -> Result<Cutover, Failure> {
@@ -50,6 +53,11 @@ pub(crate) fn url(text: &str) -> Result<DatabaseUrl, Failure> {
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Whether there is no plan, and nobody has named one.
+pub(crate) fn is_none(global: &Global) -> bool {
+    global.plan == Path::new(PLAN) && !global.plan.exists()
 }
 
 /// The folder of our own files, beside the plan.

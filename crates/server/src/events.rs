@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 
 use crate::{
-    front::{Front, View},
+    front::{Front, Version, View},
     problem::{NotAllowed, Refusal},
     read::Count,
     serve::App,
@@ -68,19 +68,19 @@ pub(crate) fn changes(front: &Front) -> Response {
     struct Changes {
         views: watch::Receiver<View>,
         closing: watch::Receiver<bool>,
-        told: Option<u64>,
+        told: Option<Version>,
     }
     let changes = Changes { views: front.subscribe(), closing: front.closing.clone(), told: None };
     let events = stream::unfold(changes, |mut changes| async move {
         let told = changes.told;
-        let next = async { changes.views.wait_for(|view| Some(view.revision) != told).await.ok().map(|view| view.revision) };
-        let revision = tokio::select! {
-            revision = next => revision?,
+        let next = async { changes.views.wait_for(|view| Some(view.version()) != told).await.ok().map(|view| view.version()) };
+        let version = tokio::select! {
+            version = next => version?,
             _ = changes.closing.wait_for(|closing| *closing) => return None,
         };
-        changes.told = Some(revision);
+        changes.told = Some(version);
         let data = json!({ "type": "refetchEvaluation", "lastModified": seconds(SystemTime::now()) });
-        Some((Ok::<_, Infallible>(Event::default().id(revision.to_string()).data(data.to_string())), changes))
+        Some((Ok::<_, Infallible>(Event::default().id(version.to_string()).data(data.to_string())), changes))
     });
     sse(events)
 }

@@ -13,7 +13,7 @@ use std::{
 use axum::extract::FromRef;
 use cutover_api::Code;
 use cutover_core::clients::{Places, Report};
-use cutover_engine::{Cutover, EngineResult, Status};
+use cutover_engine::{Cutover, EngineResult, shadow::ShadowTables};
 use tokio::time::Instant;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     house::{Door, House, Options},
     openapi,
     problem::Refusal,
+    shadow::{self, Tell},
     story::{REST, Story},
     verify::Bench,
 };
@@ -79,7 +80,7 @@ pub(crate) struct Inner {
     pub(crate) wheel: Wheel,
     pub(crate) bench: Bench,
     /// How a status is told to a person.
-    pub(crate) tell: fn(&Status) -> String,
+    pub(crate) tell: Tell,
     /// Where archives are written to.
     pub(crate) archives: PathBuf,
     /// What the roster knows this server by.
@@ -120,7 +121,8 @@ impl FromRef<App> for Front {
 }
 
 /// Starts a server. `places` are the names under which instances know the databases; `archives` is the folder that archives are
-/// written to, made when there is one; `tell` is how a status is told to a person.
+/// written to, made when there is one; `tell` is how a status is told to a person; `tables` are those with a shadow, if it is to
+/// tell of any.
 ///
 /// # Errors
 /// See [`ServerError`].
@@ -128,7 +130,8 @@ pub async fn serve(
     cutover: Cutover,
     places: Places,
     archives: PathBuf,
-    tell: fn(&Status) -> String,
+    tell: Tell,
+    tables: Option<ShadowTables>,
     options: Options,
 ) -> Result<Server, ServerError> {
     let (door, manners) = Door::open(&options).await?;
@@ -158,6 +161,10 @@ pub async fn serve(
             Ok(())
         }
     });
+    if let Some(tables) = tables {
+        app.front.board.open(&tables, app.front.lease, tell);
+        shadow::attend(&mut house, &app.front, tables, false);
+    }
     house.tasks.spawn(tell_drivers(app.clone()));
     house.tasks.spawn(heir::wait(app.clone()));
     Ok(Server { house, app })

@@ -21,7 +21,7 @@ pub(crate) async fn run(global: &Global, args: &Status) -> Result<(), Failure> {
         return server.status(global, args.watch).await;
     }
     // Shadow tables need no plan.
-    if let Some(url) = shadow.as_ref().filter(|_| !global.plan.exists()) {
+    if let Some(url) = shadow.as_ref().filter(|_| plan_file::is_none(global)) {
         return sql::status::show(global, url, &args.shadow.schema, args.watch).await;
     }
     let cutover = plan_file::open(global).await?;

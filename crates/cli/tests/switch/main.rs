@@ -36,6 +36,7 @@ mod server;
 mod services;
 mod serving;
 mod set_ups;
+mod shadow_serving;
 mod shop;
 mod sql;
 mod sql_looks;

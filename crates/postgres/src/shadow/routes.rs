@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Row};
 
 use super::unreadable;
 use crate::{
-    PgResult,
+    PgError, PgResult,
     names::{ident, literal},
 };
 
@@ -68,7 +68,7 @@ impl Table {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Measures {
     /// Keys whose row in the shadow may be another; counted up to 100,000.
-    pub queued: u64,
+    pub queued: Option<u64>,
     /// Operations at the shadow that failed. Unit: percent.
     pub error_rate_percent: Option<f64>,
     /// How much slower the shadow is than the primary. Unit: percent.
@@ -87,15 +87,23 @@ pub struct Measures {
 /// As [`tables`].
 pub async fn shown(client: &Client, schema: &str) -> PgResult<Vec<Shown>> {
     let (tables, _) = tables(client, schema).await?;
-    let mut measures: BTreeMap<_, _> = measures(client, schema).await?.into_iter().collect();
+    let mut measures = measures(client, schema).await?;
     let show = |table: Table| Shown::of(schema, measures.remove(&table.table).unwrap_or_default(), table);
     Ok(tables.into_iter().map(show).collect())
+}
+
+/// Has the connection hear of each change of a stage.
+///
+/// # Errors
+/// [`PgError::Sql`].
+pub async fn listen(client: &Client) -> PgResult<()> {
+    client.batch_execute("LISTEN cutover_route").await.map_err(|error| PgError::sql("listening for changes", error))
 }
 
 /// Every table with a shadow, by name; and whether there are more than are told.
 ///
 /// # Errors
-/// [`PgError::Refused`](crate::PgError::Refused) where nothing is installed; [`PgError::Sql`](crate::PgError::Sql).
+/// [`PgError::Refused`] where nothing is installed; [`PgError::Sql`].
 pub async fn tables(client: &Client, schema: &str) -> PgResult<(Vec<Table>, bool)> {
     let sql = format!(
         "SELECT t.table_name, coalesce(c.cutover_stage::text, 'disabled'), coalesce(c.read_percentage, 0)::double precision, coalesce(c.epoch, 0), \
@@ -120,7 +128,7 @@ pub async fn tables(client: &Client, schema: &str) -> PgResult<(Vec<Table>, bool
 ///
 /// # Errors
 /// As [`tables`].
-pub async fn measures(client: &Client, schema: &str) -> PgResult<Vec<(String, Measures)>> {
+pub async fn measures(client: &Client, schema: &str) -> PgResult<BTreeMap<String, Measures>> {
     let failed = |error| unreadable("reading what was measured", schema, error);
     let schema = ident(schema);
     let dashboard = format!("SELECT to_regprocedure('{}.get_cutover_status_dashboard()') IS NOT NULL", schema.replace('\'', "''"));
@@ -142,7 +150,9 @@ pub async fn measures(client: &Client, schema: &str) -> PgResult<Vec<(String, Me
 }
 
 impl Shown {
-    fn of(schema: &str, measures: Measures, table: Table) -> Self {
+    /// What was measured beside where a table of this schema stands, and what can be done next.
+    #[must_use]
+    pub fn of(schema: &str, measures: Measures, table: Table) -> Self {
         Self { next: next(schema, &table, &measures), table, measures }
     }
 }
@@ -160,7 +170,7 @@ fn next(schema: &str, table: &Table, measures: &Measures) -> String {
         _ if !table.backfilled => cli("backfill"),
         ("disabled", _) => call("start_gradual_cutover", ""),
         _ if table.health == "unhealthy" => format!("its reads go to the primary: mend it, or {}", call("emergency_rollback", ", 'why'")),
-        _ if measures.queued > 0 => cli("drain"),
+        _ if measures.queued.is_some_and(|queued| queued > 0) => cli("drain"),
         (_, None) => "nothing: no stage is left".to_owned(),
         (_, Some(next)) if table.dwell_left_s > 0 => format!("wait: {next} may begin in {} s", table.dwell_left_s),
         (_, Some("completed")) => call("complete_cutover", ", true"),
@@ -185,7 +195,7 @@ fn table(row: &Row) -> Table {
 
 fn measured(row: &Row) -> (String, Measures) {
     let measures = Measures {
-        queued: row.get::<_, Option<i64>>(1).unwrap_or_default().unsigned_abs(),
+        queued: row.get::<_, Option<i64>>(1).map(i64::unsigned_abs),
         error_rate_percent: row.get(2),
         latency_increase_percent: row.get(3),
         validation_score: row.get(4),

@@ -60,8 +60,8 @@ fn line(shown: &Shown, width: usize, paint: Paint) -> String {
     let measured =
         [("errors", measures.error_rate_percent), ("latency", measures.latency_increase_percent), ("same", measures.validation_score)];
     parts.extend(measured.into_iter().filter_map(|(name, value)| Some(format!("{name} {} %", value?))));
-    if measures.queued > 0 {
-        parts.push(paint.yellow(&format!("{} keys queued", thousands(measures.queued))));
+    if let Some(queued) = measures.queued.filter(|queued| *queued > 0) {
+        parts.push(paint.yellow(&format!("{} keys queued", thousands(queued))));
     }
     if !table.dual_write {
         parts.push(paint.yellow("not written twice"));
