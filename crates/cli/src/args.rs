@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use serving::{Agent, Door, Remote, Serve, Token, Trust};
-pub(crate) use sql::{Backfill, Drain, Install, ShadowTables, Sql, SqlStatus, There};
+pub(crate) use sql::{Backfill, Drain, Install, ShadowTables, Sql, SqlStatus, SqlWatch, There};
 
 /// Moves a live PostgreSQL application to another server without losing a write, and with a way back.
 #[derive(Debug, Parser)]

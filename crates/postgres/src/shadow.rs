@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod routes;
+pub mod safety;
 
 use std::time::Duration;
 

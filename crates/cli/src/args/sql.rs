@@ -39,6 +39,13 @@ The same in SQL: SELECT cutover.drain('orders'), again and again")]
 
 `cutover status --shadow-tables URL` shows the same below a switch.")]
     Status(SqlStatus),
+    /// Check the tables again and again: roll back what is unhealthy, take the next step where that was allowed, bring what is queued.
+    #[command(after_help = "Examples:
+  cutover sql watch --url postgres://operator@db.example/shop
+  cutover sql watch --url postgres://operator@db.example/shop --every 30s --output json >> checks.jsonl
+
+For servers without pg_cron. The same in SQL, once a minute: SELECT * FROM cutover.run_automated_safety_check()")]
+    Watch(SqlWatch),
 }
 
 /// Where the tables are.
@@ -76,6 +83,22 @@ pub(crate) struct SqlStatus {
     /// Look again every second until Ctrl-C.
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SqlWatch {
+    #[command(flatten)]
+    pub(crate) there: There,
+    /// Between two checks: 1s to 1h.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = every)]
+    pub(crate) every: Duration,
+}
+
+/// More often would be a load, more seldom no watch.
+fn every(text: &str) -> Result<Duration, String> {
+    let every = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if allowed.contains(&every) { Ok(every) } else { Err("has to be 1s to 1h".to_owned()) }
 }
 
 #[derive(Args, Debug)]

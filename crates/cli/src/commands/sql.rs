@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod status;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use cutover_postgres::{
     connect::{Purpose, connect},
     shadow,
 };
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
@@ -39,6 +40,7 @@ pub(crate) async fn run(global: &Global, args: &Sql) -> Result<(), Failure> {
         Sql::Backfill(args) => backfill(global, args).await,
         Sql::Drain(args) => drain(global, args).await,
         Sql::Status(args) => status::run(global, args).await,
+        Sql::Watch(args) => Box::pin(watch::run(global, args)).await,
     }
 }
 
@@ -152,7 +154,7 @@ async fn connected(url: &DatabaseUrl) -> Result<Client, Failure> {
 }
 
 /// Rests, and says whether somebody wants us to stop.
-async fn stopped(stop: &mut watch::Receiver<bool>, rest: Duration) -> bool {
+async fn stopped(stop: &mut Receiver<bool>, rest: Duration) -> bool {
     *stop.borrow() || tokio::time::timeout(rest, stop.wait_for(|stop| *stop)).await.is_ok()
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     server::{LIMIT, Server, answer},
     sql::Shop,
+    sql_looks::record,
 };
 
 const READ: &str = "/ofrep/v1/evaluate/flags/shop.orders.read";
@@ -216,6 +217,23 @@ async fn c42_the_tables_are_shown_and_measured_beside_a_switch() {
         assert!(told.contains(line), "{line}\n{told}");
     }
     assert!(!told.contains("cutover_shadow_consistency_ratio{"), "what nobody has measured has no series: {told}");
+    shop.0.execute("shop", "ALTER TABLE orders_shadow DROP CONSTRAINT orders_shadow_v_check; SELECT drain('orders')").await.unwrap();
+    record(&shop, 2).await;
+    shop.0.execute("shop", "SELECT perform_cutover_health_check('orders')").await.unwrap();
+    let measured = || async {
+        let told = metrics().await;
+        [
+            "errors_ratio{table=\"orders\"} 0.02",
+            "latency_increase_ratio{table=\"orders\"} 0.0",
+            "consistency_ratio{table=\"orders\"} ",
+            "failed_checks{table=\"orders\"} 1.0",
+        ]
+        .iter()
+        .all(|line| told.contains(&format!("cutover_shadow_{line}")))
+    };
+    if eventually(LIMIT, measured).await.is_err() {
+        panic!("{}", metrics().await);
+    }
     for _ in 0..3 {
         shop.0.execute("shop", "SELECT advance_cutover_stage('orders', true, 'test')").await.unwrap();
     }

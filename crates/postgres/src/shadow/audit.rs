@@ -1,6 +1,6 @@
 //! The audit of shadow tables, recomputed here: whoever could change its entries could change the functions that check them too.
 //!
-//! It is read in pages, in one snapshot, and each entry is let go once it was seen: an audit of years takes no more memory than
+//! Each table has a chain of its own, and so has what is about none. All are read in pages, in one snapshot, and each entry is let go once it was seen: an audit of years takes no more memory than
 //! one of a day. Its entries say where each table went; what they come to is compared with where the tables are.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const PAGE: i64 = 500;
 /// An entry, as it was written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Entry {
-    /// From 1 without gaps.
+    /// Grows; what was rolled back leaves gaps.
     pub seq: i64,
     /// When it was written, in milliseconds since 1970 (UTC), by the server's clock.
     pub at_ms: i64,
@@ -35,7 +35,7 @@ pub struct Entry {
     pub reason: Option<String>,
     /// What there is to say of it.
     pub body: Value,
-    /// The hash of the entry before it; empty for the first.
+    /// The hash of the entry before it about the same table; empty for the first.
     pub prev_hash: String,
     /// The hash over everything above.
     pub hash: String,
@@ -49,7 +49,7 @@ pub struct Entry {
 pub struct Audit {
     /// Entries.
     pub entries: u64,
-    /// The newest entry's hash; empty where there is none.
+    /// Over the newest hash of each table's chain, in the order of their names: it stands for all of it.
     pub head: String,
     /// The first entry that is not as it was written.
     pub broken: Option<Broken>,
@@ -111,11 +111,12 @@ pub async fn read(client: &mut Client, schema: &str, mut each: impl FnMut(&Entry
     // Entries, and where the tables are, as of one moment.
     let snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let transaction = snapshot.start().await.map_err(failed)?;
-    let (mut audit, mut replay, mut last) = (Audit::default(), Replay::default(), 0);
+    let (mut audit, mut chains, mut replay, mut last) = (Audit::default(), Chains::default(), Replay::default(), 0);
     loop {
         let entries = page(&transaction, schema, last).await?;
         for entry in &entries {
-            audit.take(entry, last);
+            audit.entries += 1;
+            audit.broken = audit.broken.take().or(chains.take(entry));
             replay.take(entry);
             each(entry);
             last = entry.seq;
@@ -124,6 +125,7 @@ pub async fn read(client: &mut Client, schema: &str, mut each: impl FnMut(&Entry
             break;
         }
     }
+    audit.head = chains.head();
     audit.tables = replay.beside(standings(&transaction, schema).await?);
     Ok(audit)
 }
@@ -176,21 +178,28 @@ fn hash<'a>(parts: impl Iterator<Item = &'a Option<String>>) -> String {
     hex::encode(Sha256::digest(parts.map(part).collect::<Vec<_>>().join(",")))
 }
 
-impl Audit {
-    /// Looks at the next entry; `last` is the number of the one before it.
-    fn take(&mut self, entry: &Entry, last: i64) {
+/// The newest hash of each table's chain so far; and of the one that is about no table.
+#[derive(Default)]
+struct Chains(BTreeMap<Option<String>, String>);
+
+impl Chains {
+    /// What is wrong with the next entry, if anything is.
+    fn take(&mut self, entry: &Entry) -> Option<Broken> {
+        let newest = self.0.entry(entry.table.clone()).or_default();
         let what = if !entry.computed.contains(&entry.hash) {
             Some("it was changed after it was written")
-        } else if entry.seq != last + 1 {
-            Some("an entry in front of it is missing")
-        } else if entry.prev_hash != self.head {
-            Some("the entry in front of it is another")
+        } else if entry.prev_hash != *newest {
+            Some("an entry in front of it is missing, or another")
         } else {
             None
         };
-        self.broken = self.broken.take().or(what.map(|what| Broken { seq: entry.seq, what }));
-        self.entries += 1;
-        self.head.clone_from(&entry.hash);
+        newest.clone_from(&entry.hash);
+        what.map(|what| Broken { seq: entry.seq, what })
+    }
+
+    fn head(&self) -> String {
+        let parts: Vec<Option<String>> = self.0.iter().flat_map(|(table, newest)| [table.clone(), Some(newest.clone())]).collect();
+        hash(parts.iter())
     }
 }
 

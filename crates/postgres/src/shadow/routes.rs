@@ -28,7 +28,7 @@ pub struct Table {
     pub read_percentage: f64,
     /// Grows with each change of the stage.
     pub epoch: i64,
-    /// `healthy`, `unhealthy` or `unknown`. One that is unhealthy is read at the primary, whatever the stage says.
+    /// `healthy`, `degraded`, `unhealthy` or `unknown`. One that is unhealthy is read at the primary, whatever the stage says.
     pub health: String,
     /// What sets its buckets apart; none as long as nobody has started it.
     pub salt: Option<String>,
@@ -40,6 +40,10 @@ pub struct Table {
     pub dual_write: bool,
     /// Whether every row was brought.
     pub backfilled: bool,
+    /// Whether it was stopped by hand; then it does not begin again before dual writes were enabled anew.
+    pub emergency_stop: bool,
+    /// Checks of its health that have failed in a row; none of an older installation.
+    pub consecutive_failures: Option<i64>,
 }
 
 /// All that is shown of a table.
@@ -75,10 +79,11 @@ pub struct Measures {
     pub latency_increase_percent: Option<f64>,
     /// Rows that were the same at the last comparison. Unit: percent.
     pub validation_score: Option<f64>,
-    /// Whether it was stopped by hand.
-    pub emergency_stop: Option<bool>,
     /// What to do, in words of the functions.
-    pub recommendations: Vec<String>,
+    pub recommendations: Option<String>,
+    /// Until the next step may be taken, what was not recorded meanwhile included. Unit: minutes, rounded up.
+    #[serde(skip)]
+    eligible_in_minutes: Option<u32>,
 }
 
 /// All that is shown of every table.
@@ -114,7 +119,8 @@ pub async fn tables(client: &Client, schema: &str) -> PgResult<(Vec<Table>, bool
                     AND (r.stage <> 'completed' OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.proname = 'complete_cutover' \
                          AND p.pronamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = $2))) \
                   ORDER BY r.place LIMIT 1), \
-                coalesce(w.enabled, false), w.backfilled_at IS NOT NULL \
+                coalesce(w.enabled, false), w.backfilled_at IS NOT NULL, coalesce(w.emergency_stop, false), \
+                (to_jsonb(c) ->> 'consecutive_failures')::bigint \
            FROM {0}.shadow_table t LEFT JOIN {0}.traffic_routing_config c USING (table_name) LEFT JOIN {0}.dual_write_config w USING (table_name) \
           ORDER BY t.table_name LIMIT $1",
         ident(schema)
@@ -136,14 +142,14 @@ pub async fn measures(client: &Client, schema: &str) -> PgResult<BTreeMap<String
     let sql = if client.query_one(&dashboard, &[]).await.map_err(failed)?.get(0) {
         format!(
             "SELECT table_name, queued, error_rate_percent::double precision, latency_increase_percent::double precision, \
-                    validation_score::double precision, emergency_stop, coalesce(recommendations, '{{}}') \
+                    validation_score::double precision, nullif(recommendations, ''), next_eligible_in_minutes \
                FROM {schema}.get_cutover_status_dashboard() ORDER BY table_name LIMIT $1"
         )
     } else {
         format!(
             "SELECT t.table_name, (SELECT count(*) FROM (SELECT FROM {schema}.dirty_key k WHERE k.table_name = t.table_name LIMIT {MOST_QUEUED}) q), \
-                    NULL::double precision, NULL::double precision, NULL::double precision, w.emergency_stop, '{{}}'::text[] \
-               FROM {schema}.shadow_table t LEFT JOIN {schema}.dual_write_config w USING (table_name) ORDER BY t.table_name LIMIT $1"
+                    NULL::double precision, NULL::double precision, NULL::double precision, NULL::text, NULL::integer \
+               FROM {schema}.shadow_table t ORDER BY t.table_name LIMIT $1"
         )
     };
     Ok(client.query(&sql, &[&limit]).await.map_err(failed)?.iter().map(measured).collect())
@@ -153,6 +159,9 @@ impl Shown {
     /// What was measured beside where a table of this schema stands, and what can be done next.
     #[must_use]
     pub fn of(schema: &str, measures: Measures, table: Table) -> Self {
+        // What is measured says more where something was not recorded: then the stage has to last so much longer.
+        let longer = measures.eligible_in_minutes.map(|minutes| u64::from(minutes) * 60).filter(|left| *left >= table.dwell_left_s + 60);
+        let table = Table { dwell_left_s: longer.unwrap_or(table.dwell_left_s), ..table };
         Self { next: next(schema, &table, &measures), table, measures }
     }
 }
@@ -166,7 +175,7 @@ fn next(schema: &str, table: &Table, measures: &Measures) -> String {
     };
     match (table.stage.as_str(), table.next_stage.as_deref()) {
         ("completed", _) => "nothing: it is completed".to_owned(),
-        _ if !table.dual_write => call("enable_dual_write", ""),
+        _ if !table.dual_write || table.emergency_stop => call("enable_dual_write", ""),
         _ if !table.backfilled => cli("backfill"),
         ("disabled", _) => call("start_gradual_cutover", ""),
         _ if table.health == "unhealthy" => format!("its reads go to the primary: mend it, or {}", call("emergency_rollback", ", 'why'")),
@@ -190,6 +199,8 @@ fn table(row: &Row) -> Table {
         next_stage: row.get(7),
         dual_write: row.get(8),
         backfilled: row.get(9),
+        emergency_stop: row.get(10),
+        consecutive_failures: row.get(11),
     }
 }
 
@@ -199,8 +210,8 @@ fn measured(row: &Row) -> (String, Measures) {
         error_rate_percent: row.get(2),
         latency_increase_percent: row.get(3),
         validation_score: row.get(4),
-        emergency_stop: row.get(5),
-        recommendations: row.get(6),
+        recommendations: row.get(5),
+        eligible_in_minutes: row.get::<_, Option<i32>>(6).and_then(|minutes| u32::try_from(minutes).ok()),
     };
     (row.get(0), measures)
 }

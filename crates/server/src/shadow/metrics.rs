@@ -19,7 +19,7 @@ pub(super) struct Gauges(pub(super) Board);
 /// A series of each table: its name, what it is, and its value.
 type Series = (&'static str, &'static str, fn(&Table, &Measures) -> Option<f64>);
 
-const SERIES: [Series; 8] = [
+const SERIES: [Series; 9] = [
     ("shadow_reads_ratio", "Reads of the table that go to its shadow", |table, _| Some(f64::from(table.target_reads()) / 10_000.0)),
     ("shadow_epoch", "Grows with each change of the table's stage", |table, _| Some(table.epoch as f64)),
     ("shadow_dwell_left_seconds", "Until the stage may be left", |table, _| Some(table.dwell_left_s as f64)),
@@ -29,7 +29,8 @@ const SERIES: [Series; 8] = [
     }),
     ("shadow_consistency_ratio", "Rows that were the same at the last comparison", |_, measures| percent(measures.validation_score)),
     ("shadow_queued_keys", "Keys whose row in the shadow may be another", |_, measures| Some(measures.queued? as f64)),
-    ("shadow_emergency_stop", "1 while it is stopped by hand", |_, measures| Some(f64::from(u8::from(measures.emergency_stop?)))),
+    ("shadow_emergency_stop", "1 while it is stopped by hand", |table, _| Some(f64::from(u8::from(table.emergency_stop)))),
+    ("shadow_failed_checks", "Checks of its health that have failed in a row", |table, _| Some(table.consecutive_failures? as f64)),
 ];
 
 impl Collector for Gauges {

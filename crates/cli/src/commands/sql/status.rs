@@ -69,7 +69,7 @@ fn line(shown: &Shown, width: usize, paint: Paint) -> String {
     if table.dwell_left_s > 0 {
         parts.push(format!("{} to stay", duration(table.dwell_left_s as f64)));
     }
-    if measures.emergency_stop == Some(true) {
+    if table.emergency_stop {
         parts.push(paint.red("emergency stop"));
     }
     let head =
