@@ -14,14 +14,11 @@ use serde_json::{Value, json};
 use crate::{
     server::{LIMIT, Server, answer},
     sql::Shop,
-    sql_looks::record,
+    sql_looks::{PLAN, record},
+    stock::{ALL, Way},
 };
 
 const READ: &str = "/ofrep/v1/evaluate/flags/shop.orders.read";
-
-/// Databases that are nowhere: the server talks to neither.
-const PLAN: &str = "name = \"big\"\nkind = \"switch\"\n[source]\nurl = \"postgres://a:b@old.example/shop\"\n\
-     [target]\nurl = \"postgres://a:b@new.example/shop\"\n";
 
 /// A server, and the folder where it was started.
 struct House {
@@ -186,6 +183,44 @@ async fn while_the_database_is_out_of_reach_reads_stay_and_are_told_as_not_sure(
     }
 }
 
+/// Every stock provider. One that evaluates rules itself is told where all go, and no share: then the application's own default counts.
+#[tokio::test]
+async fn stock_providers_are_told_where_a_table_is_read_and_flagds_in_process_are_told_no_share() {
+    let shop = Shop::moving(1).await;
+    let server = serve(&shop, &viewer(&shop).await, None, &["--lease", "4s"]).await;
+    shop.0
+        .execute("shop", "SELECT advance_cutover_stage('orders', true, 'test'), advance_cutover_stage('orders', true, 'test')")
+        .await
+        .unwrap();
+    comes_to(&server, READ, "user-1", "source", "SPLIT").await;
+    let sql =
+        "SELECT string_agg('user-' || i, ',') FROM generate_series(1, 20) i WHERE should_route_to_shadow('orders', 'read', 'user-' || i)";
+    let there: Vec<String> = shop.text(sql).await.split(',').map(str::to_owned).collect();
+    let keys: Vec<String> = (1..=20).map(|i| format!("user-{i}")).collect();
+    let ask: Vec<_> =
+        keys.iter().map(|key| ("shop.orders.read", json!("default"), json!({ "targetingKey": key, "instance": "pod" }))).collect();
+    let mut providers = Vec::new();
+    for stock in ALL {
+        let mut provider = stock.start(&server.address, None, None).await;
+        let told = provider.asked(&ask).await;
+        for (key, told) in keys.iter().zip(&told) {
+            let side = if there.contains(key) { "target" } else { "source" };
+            let expected = if stock.way == Way::InProcess { "default" } else { side };
+            assert_eq!(told["value"], expected, "{stock:?}: {key}: {told}");
+        }
+        providers.push((stock, provider));
+    }
+    for (step, side) in [("advance_cutover_stage('orders', true, 'test')", "target"), ("emergency_rollback('orders', 'test')", "source")] {
+        shop.0.execute("shop", &format!("SELECT {step}")).await.unwrap();
+        let begun = Instant::now();
+        for (stock, provider) in &mut providers {
+            while provider.asked(&ask[..1]).await[0]["value"] != side {
+                assert!(begun.elapsed() < LIMIT, "{stock:?} is not told {side}");
+            }
+        }
+    }
+}
+
 /// C42; and one that is unhealthy is read at the primary, as its database does.
 #[tokio::test]
 async fn c42_the_tables_are_shown_and_measured_beside_a_switch() {
@@ -249,20 +284,46 @@ async fn a_server_of_tables_that_can_t_be_asked_is_told_at_once_and_beside_a_swi
     let shop = Shop::open(1).await;
     shop.verb(&["serve", "--shadow-tables", "${CUTOVER_SQL_URL}"]).await.code(1).says("cutover sql install");
     shop.verb(&["serve", "--shadow-tables", "postgres://a@127.0.0.1:9/c"]).await.code(1).says("127.0.0.1:9");
+    let standby = shop.0.basebackup_standby("standby").await.unwrap();
+    shop.verb(&["serve", "--shadow-tables", &standby.url("postgres", "shop")]).await.code(1).says("is a standby").says("name the primary");
     // Who names a plan means it.
     shop.verb(&["serve", "--plan", "other.toml", "--shadow-tables", "${CUTOVER_SQL_URL}"])
         .await
         .code(2)
         .says("can't read the plan other.toml");
-    let server = serve(&shop, &shop.0.url("postgres", "shop"), Some(PLAN), &[]).await;
+    let server = serve(&shop, &shop.0.url("postgres", "shop"), Some(PLAN), &["--schema", "moving"]).await;
     ready(&server).await;
     let (status, _) = answer(server.post("/ofrep/v1/evaluate/flags/big.orders.read", "{}")).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     let (_, text) = answer(server.get("/v1/status/text")).await;
     assert!(text.as_str().unwrap().contains("has not answered yet"), "{text}");
-    shop.sql(&["install", "--short-names"]).await.code(0);
-    shop.0.execute("shop", "SELECT create_shadow_table('orders')").await.unwrap();
+    shop.sql(&["install", "--schema", "moving"]).await.code(0);
+    shop.0.execute("shop", "SELECT moving.create_shadow_table('orders')").await.unwrap();
     let found = || async { answer(server.post("/ofrep/v1/evaluate/flags/big.orders.read", "{}")).await.0 == StatusCode::OK };
     eventually(LIMIT, found).await.unwrap();
     assert_eq!(told(&server, "/ofrep/v1/evaluate/flags/big.orders.read", "anybody").await.0, "source");
+}
+
+/// Names that are as long as can be, so that whatever an answer is limited by holds them.
+#[tokio::test]
+async fn as_many_tables_as_are_served_fit_into_every_answer() {
+    let shop = Shop::open(1).await;
+    shop.sql(&["install", "--short-names"]).await.code(0);
+    let many = "INSERT INTO cutover.shadow_table (table_name, primary_table, shadow_table, key_columns, shadow_key_columns, up, down, refresh_function, next_keys_function, compare_function, created_by) \
+        SELECT rpad('a', 63, 'b') || '.' || lpad(i::text, 63, 'c'), i::oid, (i + 10000)::oid, '{}', '{}', '{}', '{}', '', '', '', '' FROM generate_series(1, 501) i; \
+        INSERT INTO cutover.traffic_routing_config (table_name, salt, updated_by, read_percentage, cutover_stage) \
+        SELECT table_name, 'shop.' || table_name, '', 50, 'half_50' FROM cutover.shadow_table ON CONFLICT (table_name) DO UPDATE SET read_percentage = 50";
+    shop.0.execute("shop", many).await.unwrap();
+    let server = serve(&shop, &viewer(&shop).await, None, &[]).await;
+    let agent = agent(&shop, &server.address).await;
+    let client = Client::builder(&agent.address).connect().await.unwrap();
+    let last = format!("{:b<63}.{:c>63}", "a", 500);
+    for house in [&*server, &agent] {
+        let flag = format!("/ofrep/v1/evaluate/flags/shop.{last}.read");
+        comes_to(house, &flag, "user-1", &client.read_from(&last, "user-1").unwrap().to_string(), "SPLIT").await;
+    }
+    let (_, look) = answer(server.get("/v1/shadow-tables")).await;
+    assert_eq!((&look["more"], look["tables"].as_array().unwrap().len()), (&true.into(), 500));
+    let (_, bulk) = answer(agent.post("/ofrep/v1/evaluate/flags", r#"{"context":{"targetingKey":"a"}}"#)).await;
+    assert!(bulk["flags"].as_array().unwrap().len() > 500);
 }

@@ -15,6 +15,10 @@ use crate::{
     world::Said,
 };
 
+/// Databases that are nowhere.
+pub(crate) const PLAN: &str = "name = \"big\"\nkind = \"switch\"\n[source]\nurl = \"postgres://a:b@old.example/shop\"\n\
+     [target]\nurl = \"postgres://a:b@new.example/shop\"\n";
+
 const AUDIT: [&str; 4] = ["audit", "--shadow-tables", "${CUTOVER_SQL_URL}", "--verify"];
 
 /// What somebody does who has every right, with the trigger that is in front of it out of the way.
@@ -240,6 +244,25 @@ async fn a_watched_status_tells_a_rollback_and_ends_with_ctrl_c() {
     }
     signal(&child, Signal::SIGINT);
     assert_eq!(tokio::time::timeout(LIMIT, child.wait()).await.unwrap().unwrap().code(), Some(0));
+}
+
+/// What is known of the switch is told whatever becomes of the tables.
+#[tokio::test]
+async fn tables_are_shown_below_a_switch_and_one_that_can_t_be_asked_hides_nothing() {
+    let shop = Shop::moving(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cutover.toml"), PLAN).unwrap();
+    let status = async |url: &str, more: &[&str]| {
+        let arguments = [&["status", "--shadow-tables", url], more].concat();
+        let output = shop.command(&arguments).current_dir(folder.path()).env_remove("CUTOVER_PLAN").output();
+        Said::of(tokio::time::timeout(LIMIT, output).await.expect("it did not end").unwrap())
+    };
+    let url = shop.0.url("postgres", "shop");
+    status(&url, &[]).await.code(0).says("not begun").says("orders  test_1");
+    let json = status(&url, &["--output", "json"]).await.code(0).json();
+    assert_eq!((&json["phase"], &json["shadow_tables"][0]["stage"]), (&"not begun".into(), &"test_1".into()), "{json}");
+    let gone = status("postgres://a@127.0.0.1:9/c", &["--output", "json"]).await.code(1).says("127.0.0.1:9");
+    assert_eq!(gone.json()["phase"], "not begun");
 }
 
 #[tokio::test]

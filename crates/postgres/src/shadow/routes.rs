@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, error::SqlState};
 
 use super::unreadable;
 use crate::{
@@ -100,9 +100,15 @@ pub async fn shown(client: &Client, schema: &str) -> PgResult<Vec<Shown>> {
 /// Has the connection hear of each change of a stage.
 ///
 /// # Errors
-/// [`PgError::Sql`].
+/// [`PgError::Refused`] of a standby, which hears of no change and may be behind by any time; [`PgError::Sql`].
 pub async fn listen(client: &Client) -> PgResult<()> {
-    client.batch_execute("LISTEN cutover_route").await.map_err(|error| PgError::sql("listening for changes", error))
+    client.batch_execute("LISTEN cutover_route").await.map_err(|error| match error.code() {
+        Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => PgError::Refused {
+            what: "this server is a standby: where reads go can be seen there late, and nobody can say how late".to_owned(),
+            hint: Some("name the primary".to_owned()),
+        },
+        _ => PgError::sql("listening for changes", error),
+    })
 }
 
 /// Every table with a shadow, by name; and whether there are more than are told.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Between two looks at what was measured.
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// The database is asked no more often than this, but for news.
 const OFTEN: Duration = Duration::from_millis(50);
