@@ -82,21 +82,23 @@ async fn every_key_is_told_what_its_database_would_say_through_the_server_an_age
     let shop = Shop::moving(3).await;
     let step = "SELECT advance_cutover_stage('orders', true, 'test')";
     shop.0.execute("shop", step).await.unwrap();
-    let server = serve(&shop, &viewer(&shop).await, None, &[]).await;
+    let server = serve(&shop, &viewer(&shop).await, Some(PLAN), &[]).await;
     let agent = agent(&shop, &server.address).await;
+    // The buckets are those of the tables' database, whatever the cutover is called.
+    let flag = "/ofrep/v1/evaluate/flags/big.orders.read";
     let client = Client::builder(&agent.address).connect().await.unwrap();
-    let (status, missing) = answer(server.post(READ, "{}")).await;
+    let (status, missing) = answer(server.post(flag, "{}")).await;
     assert_eq!((status, &missing["errorCode"]), (StatusCode::BAD_REQUEST, &"TARGETING_KEY_MISSING".into()), "{missing}");
     for stage in ["test_10", "half_50"] {
         let sql = "SELECT string_agg(CASE WHEN should_route_to_shadow('orders', 'read', 'user-' || i) THEN 't' ELSE 's' END, '' ORDER BY i) FROM generate_series(1, 10000) i";
         let expected: Vec<Side> = shop.text(sql).await.chars().map(|side| if side == 't' { Side::Target } else { Side::Source }).collect();
         let share = expected.iter().filter(|side| **side == Side::Target).count();
         assert!((800..5_500).contains(&share), "{stage}: {share}");
-        let known = || async { answer(agent.post(READ, r#"{"context":{"targetingKey":"a"}}"#)).await.1["metadata"]["stage"] == stage };
+        let known = || async { answer(agent.post(flag, r#"{"context":{"targetingKey":"a"}}"#)).await.1["metadata"]["stage"] == stage };
         eventually(LIMIT, known).await.unwrap();
         for (house, every) in [(&*server, 1), (&agent, 10)] {
             let asked =
-                stream::iter((1..=10_000_usize).step_by(every)).map(|i| async move { (i, told(house, READ, &format!("user-{i}")).await) });
+                stream::iter((1..=10_000_usize).step_by(every)).map(|i| async move { (i, told(house, flag, &format!("user-{i}")).await) });
             let mut answers = asked.buffer_unordered(16);
             while let Some((i, (value, reason))) = answers.next().await {
                 assert_eq!((value, reason), (expected[i - 1].to_string().into(), "SPLIT".into()), "{stage}: user-{i}");
@@ -107,7 +109,7 @@ async fn every_key_is_told_what_its_database_would_say_through_the_server_an_age
         assert!(sides.eq(expected), "{stage}: the SDK");
         shop.0.execute("shop", step).await.unwrap();
     }
-    comes_to(&agent, READ, "anybody", "target", "TARGETING_MATCH").await;
+    comes_to(&agent, flag, "anybody", "target", "TARGETING_MATCH").await;
 }
 
 #[tokio::test]

@@ -92,6 +92,42 @@ async fn an_audit_that_was_changed_is_told_whatever_its_own_functions_say() {
     shop.verb(&AUDIT).await.code(3).says("entry 3: an entry in front of it is missing, or another");
 }
 
+/// To the end, back, to the end again, and without a way back: at each step the entries bring the table to where it is.
+#[tokio::test]
+async fn c35_the_audit_leads_to_where_a_table_is_on_its_whole_way() {
+    let shop = Shop::moving(3).await;
+    let climb = "SELECT advance_cutover_stage('orders', true, 'test')";
+    let complete = "UPDATE cutover.traffic_routing_config SET next_stage_eligible_at = now(); SELECT complete_cutover('orders', true)";
+    let back = "SELECT emergency_rollback('orders', 'test')";
+    let begin = "SELECT start_gradual_cutover('orders', 0)";
+    let up = format!("{climb}; {climb}; {climb}");
+    let stages = [
+        (up.as_str(), "full_100"),
+        (complete, "completed"),
+        (back, "disabled"),
+        ("SELECT reset_cutover_state('orders', true)", "disabled"),
+        (begin, "dual_write"),
+        (climb, "test_1"),
+        (&up, "full_100"),
+        (complete, "completed"),
+    ];
+    for (step, stage) in stages {
+        for statement in step.split("; ") {
+            if statement.contains("complete") || stage == "full_100" {
+                record(&shop, 0).await;
+            }
+            shop.0.execute("shop", statement).await.unwrap();
+        }
+        let json = verified(&shop, 0).await;
+        assert_eq!(json["tables"][0]["said"]["stage"], stage, "{step}: {}", json["tables"]);
+        shop.sql(&["status"]).await.code(0).says(&format!("orders  {stage}"));
+    }
+    shop.sql(&["status"]).await.code(0).says("drop_shadow_table('orders', true)");
+    shop.0.execute("shop", "SELECT drop_shadow_table('orders', true)").await.unwrap();
+    assert_eq!(verified(&shop, 0).await["tables"], serde_json::json!([]));
+    shop.sql(&["status"]).await.code(0).says("no table has a shadow");
+}
+
 /// Each table has a chain of its own; and a number that was given in vain is no gap in any.
 #[tokio::test]
 async fn the_chains_of_several_tables_are_told_apart() {

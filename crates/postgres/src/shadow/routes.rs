@@ -180,7 +180,7 @@ fn next(schema: &str, table: &Table, measures: &Measures) -> String {
         format!("cutover sql {verb} {}{schema}", table.table)
     };
     match (table.stage.as_str(), table.next_stage.as_deref()) {
-        ("completed", _) => "nothing: it is completed".to_owned(),
+        ("completed", _) => format!("nothing, or to end the way back {}", call("drop_shadow_table", ", true")),
         _ if !table.dual_write || table.emergency_stop => call("enable_dual_write", ""),
         _ if !table.backfilled => cli("backfill"),
         ("disabled", _) => call("start_gradual_cutover", ""),
