@@ -48,7 +48,7 @@ pub(crate) struct After {
     ("after" = Option<i64>, Query, minimum = 0, description = "Begins behind the entry with this number; 0 for all. Else with what comes from now on"),
     ("last-event-id" = Option<String>, Header, description = "The same, as a browser says it when it connects again")
 ), responses(
-    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`", body = String, content_type = "text/event-stream"),
+    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`; `shadow_table` for each table with a shadow that stands somewhere else, and for all at the beginning", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Not understood", body = Problem),
     NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)

@@ -24,7 +24,7 @@ use crate::{
     house::{Door, House, Options},
     openapi,
     problem::Refusal,
-    shadow::{self, Tell},
+    shadow::{self, Tell, Tells},
     story::{REST, Story},
     verify::Bench,
 };
@@ -131,10 +131,15 @@ pub async fn serve(
     places: Places,
     archives: PathBuf,
     tell: Tell,
-    tables: Option<ShadowTables>,
+    mut tables: Option<ShadowTables>,
     options: Options,
 ) -> Result<Server, ServerError> {
     let (door, manners) = Door::open(&options).await?;
+    // First: a report that waits for it would be an old one.
+    let asked = match &mut tables {
+        Some(tables) => shadow::ask(tables).await.inspect_err(|error| tracing::warn!(%error, "no shadow table is known yet")).ok(),
+        None => None,
+    };
     let name = format!("{} {}", door.address()?, hex::encode(rand::random::<[u8; 4]>()));
     let started = Instant::now();
     // Before the journal is read: see `Cutover::report`.
@@ -153,6 +158,12 @@ pub async fn serve(
         name,
         beat,
     }));
+    let told = app.clone();
+    let tells: Tells = Box::new(move |table| told.story.tell("shadow_table", serde_json::to_value(table).unwrap_or_default()));
+    if let Some(tables) = &tables {
+        app.front.board.open(tables, app.front.lease, tell);
+        asked.into_iter().for_each(|asked| shadow::take(&app.front, asked, Some(&tells)));
+    }
     let mut house = door.welcome(&front, openapi::of_server(&app))?;
     house.tasks.spawn({
         let app = app.clone();
@@ -162,8 +173,7 @@ pub async fn serve(
         }
     });
     if let Some(tables) = tables {
-        app.front.board.open(&tables, app.front.lease, tell);
-        shadow::attend(&mut house, &app.front, tables, false);
+        shadow::attend(&mut house, &app.front, tables, Some(tells));
     }
     house.tasks.spawn(tell_drivers(app.clone()));
     house.tasks.spawn(heir::wait(app.clone()));

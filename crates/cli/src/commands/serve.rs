@@ -25,8 +25,10 @@ const TELL: Tell = Tell { status: plain, tables: |tables| text(tables, Paint::no
 
 pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
     let tables = shadow_tables(args)?;
-    if let (Some(tables), true) = (&tables, plan_file::is_none(global)) {
-        return serve_alone(global, args, tables.again()).await;
+    if plan_file::is_none(global)
+        && let Some(tables) = tables
+    {
+        return serve_alone(global, args, tables).await;
     }
     let cutover = plan_file::open(global).await?;
     let places = cutover.plan().places().map_err(ServerError::Place)?;
@@ -48,9 +50,8 @@ pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
     Ok(running.close().await?)
 }
 
-/// Serves shadow tables without any switch. A database that can't be asked now is a mistake of whoever typed it.
-async fn serve_alone(global: &Global, args: &Serve, mut tables: ShadowTables) -> Result<(), Failure> {
-    tables.read().await?;
+/// Serves shadow tables without any switch.
+async fn serve_alone(global: &Global, args: &Serve, tables: ShadowTables) -> Result<(), Failure> {
     let options = through(global, args.listen, &args.door, args.lease.unwrap_or(LEASE));
     let (name, place) = (tables.name().to_owned(), tables.place());
     let mut stop = stop::on_signal_saying("closing: requests under way may end");

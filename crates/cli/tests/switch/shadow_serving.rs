@@ -185,6 +185,22 @@ async fn while_the_database_is_out_of_reach_reads_stay_and_are_told_as_not_sure(
     }
 }
 
+/// Beside a switch: its stream of events tells of the tables as well.
+#[tokio::test]
+async fn whoever_follows_the_events_of_a_switch_is_told_where_the_tables_go() {
+    let shop = Shop::moving(1).await;
+    let server = serve(&shop, &viewer(&shop).await, Some(PLAN), &[]).await;
+    comes_to(&server, "/ofrep/v1/evaluate/flags/big.orders.read", "anybody", "source", "SPLIT").await;
+    let mut stream = server.client.get(format!("{}/v1/events", server.address)).send().await.unwrap();
+    shop.0.execute("shop", "SELECT emergency_rollback('orders', 'test')").await.unwrap();
+    let mut told = String::new();
+    while !told.contains("\n\n") {
+        let chunk = tokio::time::timeout(LIMIT, stream.chunk()).await.unwrap().unwrap().unwrap();
+        told += std::str::from_utf8(&chunk).unwrap();
+    }
+    assert!(told.contains("event: shadow_table") && told.contains("\"stage\":\"disabled\""), "{told}");
+}
+
 /// Every stock provider. One that evaluates rules itself is told where all go, and no share: then the application's own default counts.
 #[tokio::test]
 async fn stock_providers_are_told_where_a_table_is_read_and_flagds_in_process_are_told_no_share() {

@@ -200,6 +200,19 @@ async fn every_table_is_shown_with_the_next_safe_command() {
     unhealthy.says("    0 % of reads, unhealthy, ").says("SELECT cutover.emergency_rollback('orders', 'why')");
 }
 
+/// What was installed by an older version, without what is measured since.
+#[tokio::test]
+async fn an_older_installation_is_shown_as_far_as_it_goes() {
+    let shop = Shop::moving(2).await;
+    let older = "DROP FUNCTION cutover.get_cutover_status_dashboard(); ALTER TABLE cutover.traffic_routing_config DROP COLUMN consecutive_failures CASCADE; \
+        INSERT INTO cutover.dirty_key (table_name, key, why) VALUES ('orders', '[\"1\"]', 'test')";
+    shop.0.execute("shop", older).await.unwrap();
+    let json = shop.sql(&["status", "--output", "json"]).await.code(0).json();
+    let orders = &json["tables"][0];
+    assert_eq!((&orders["stage"], &orders["queued"], &orders["error_rate_percent"]), (&"test_1".into(), &1.into(), &Value::Null), "{json}");
+    assert_eq!(orders["consecutive_failures"], Value::Null, "{json}");
+}
+
 /// What the database itself measured, as its dashboard has it.
 #[tokio::test]
 async fn what_was_measured_is_shown_as_the_dashboard_has_it() {

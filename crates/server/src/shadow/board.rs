@@ -91,9 +91,16 @@ impl Board {
         self.known().source = Some(source);
     }
 
-    pub(super) fn stand(&self, tables: Vec<Table>, more: bool, as_of: Instant) {
+    /// Takes up where the tables stand, and says which of them are somewhere else than before, or are healthy or not otherwise.
+    pub(super) fn stand(&self, tables: Vec<Table>, more: bool, as_of: Instant) -> Vec<Table> {
         let mut known = self.known();
+        let is_known = |table: &&Table| {
+            let before = known.tables.binary_search_by(|before| before.table.cmp(&table.table)).ok().map(|at| &known.tables[at]);
+            before.is_some_and(|before| (before.epoch, &before.stage, &before.health) == (table.epoch, &table.stage, &table.health))
+        };
+        let changed = tables.iter().filter(|table| !is_known(table)).cloned().collect();
         (known.tables, known.more, known.as_of) = (tables, more, Some(as_of));
+        changed
     }
 
     pub(super) fn measured(&self, measures: BTreeMap<String, Measures>, at: Instant) {

@@ -10,7 +10,10 @@ pub(crate) mod server;
 use std::time::Duration;
 
 use cutover_core::clients::{ShadowTable, Unit};
-use cutover_engine::shadow::{ShadowTables, Table};
+use cutover_engine::{
+    EngineResult,
+    shadow::{ShadowTables, Table},
+};
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use self::board::Board;
@@ -36,33 +39,57 @@ const REST: Duration = Duration::from_millis(250);
 /// The longest of these rests.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-/// What a server with such tables does beside answering.
-pub(crate) fn attend(house: &mut House, front: &Front, tables: ShadowTables, alone: bool) {
+/// Told each table that has changed.
+pub(crate) type Tells = Box<dyn Fn(&Table) + Send + Sync>;
+
+/// What a server with such tables does beside answering. `tells`: who is told of changes beside a switch; none where the tables are all
+/// that the server knows.
+pub(crate) fn attend(house: &mut House, front: &Front, tables: ShadowTables, tells: Option<Tells>) {
     house.tasks.spawn(measure(front.clone(), tables.again()));
     house.tasks.spawn(outdate(front.clone()));
-    house.tasks.spawn(follow(front.clone(), tables, alone));
+    house.tasks.spawn(follow(front.clone(), tables, tells));
 }
 
-/// Asks where the tables stand, with each change that is heard of, and several times in each lease. `alone`: where this is all that
-/// the server knows.
-async fn follow(front: Front, mut tables: ShadowTables, alone: bool) -> Result<(), ServerError> {
+/// Where the tables stood when they were asked for.
+pub(crate) struct Asked {
+    tables: Vec<Table>,
+    more: bool,
+    at: Instant,
+}
+
+/// Asks where the tables stand. A server does so before it answers anybody: else it would know of no table for a moment each time
+/// that it is begun, and reads would go back to where the applications' own defaults lead.
+pub(crate) async fn ask(tables: &mut ShadowTables) -> EngineResult<Asked> {
+    let at = Instant::now();
+    let (tables, more) = tables.read().await?;
+    Ok(Asked { tables, more, at })
+}
+
+/// Tells what was answered to everybody.
+pub(crate) fn take(front: &Front, Asked { tables, more, at }: Asked, tells: Option<&Tells>) {
+    let told = Tables::new(tables.iter().map(unit).collect(), at);
+    let changed = front.board.stand(tables, more, at);
+    match tells {
+        None => front.rely_on_tables(told, at),
+        Some(tells) => {
+            front.see_tables(told);
+            changed.iter().for_each(tells);
+        }
+    }
+}
+
+/// Asks where the tables stand, with each change that is heard of, and several times in each lease.
+async fn follow(front: Front, mut tables: ShadowTables, tells: Option<Tells>) -> Result<(), ServerError> {
     let every = (front.lease / 4).max(OFTEN);
     let mut failures = 0_u32;
     loop {
-        let asked_at = Instant::now();
-        match tables.read().await {
-            Ok((read, more)) => {
+        match ask(&mut tables).await {
+            Ok(asked) => {
                 if failures > 0 {
                     tracing::info!(failures, "the database of the shadow tables answers again");
                 }
                 failures = 0;
-                let told = Tables::new(read.iter().map(unit).collect(), asked_at);
-                front.board.stand(read, more, asked_at);
-                if alone {
-                    front.rely_on_tables(told, asked_at);
-                } else {
-                    front.see_tables(told);
-                }
+                take(&front, asked, tells.as_ref());
                 tables.news(every).await;
             }
             Err(error) => {

@@ -10,7 +10,7 @@ use cutover_core::{
 use cutover_engine::shadow::ShadowTables;
 use serde_json::{Value, json};
 
-use super::{Tell, attend};
+use super::{Tell, ask, attend, take};
 use crate::{
     ServerError,
     front::Front,
@@ -48,18 +48,18 @@ impl TablesServer {
     }
 }
 
-/// Starts a server of the tables of one database, under the database's name. It listens at once, and is ready when the database has
-/// answered.
+/// Starts a server of the tables of one database, under the database's name.
 ///
 /// # Errors
-/// See [`ServerError`].
-pub async fn serve_tables(tables: ShadowTables, tell: Tell, options: Options) -> Result<TablesServer, ServerError> {
+/// See [`ServerError`]; the database has to answer.
+pub async fn serve_tables(mut tables: ShadowTables, tell: Tell, options: Options) -> Result<TablesServer, ServerError> {
     let (door, manners) = Door::open(&options).await?;
     let places = Places::of_names([(tables.place(), Place::At(Side::Source))]).map_err(ServerError::Place)?;
     let front = Front::of_tables(tables.name(), places, manners);
     front.board.open(&tables, front.lease, tell);
+    take(&front, ask(&mut tables).await?, None);
     let mut house = door.welcome(&front, openapi::of_tables(&front))?;
-    attend(&mut house, &front, tables, true);
+    attend(&mut house, &front, tables, None);
     Ok(TablesServer { house })
 }
 
