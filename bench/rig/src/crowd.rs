@@ -113,6 +113,7 @@ impl Client {
             database: Some(shared.crowd.database.clone()),
             acknowledged: None,
             revision: None,
+            tables: None,
             wait_ms: 0,
         };
         Self { shared, asks, epoch: None, until: None }

@@ -26,6 +26,9 @@ pub struct AgentRequest {
     /// The newest revision that it knows; the answer comes at once if there is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+    /// The `tables` of the newest answer; the next comes at once if there are others. None waits for no change of theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
     /// How long the answer may be held back while nothing changes. The server may take less. Unit: milliseconds.
     #[serde(default)]
     pub wait_ms: u64,
@@ -72,6 +75,9 @@ pub struct AgentPermit {
     /// Where the reads of each unit go. An older server names none: then all reads go to the authority.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<Unit>,
+    /// What tells one state of the tables among the units from another; it neither grows nor falls. 0: there are none.
+    #[serde(default, skip_serializing_if = "crate::permits::is_none")]
+    pub tables: u64,
     /// The names under which instances know the databases.
     pub places: Vec<PlaceName>,
     /// How long this may be relied on, from when the request was sent. 0: not at all. Unit: milliseconds.

@@ -15,6 +15,6 @@ pub use drive::{CompleteRequest, Drive, Outcome, RetireRequest, RollbackRequest,
 pub use operations::{
     LONGEST_US, MOST_DURATIONS, MOST_NAME, MOST_SERIES, OperationOutcome, OperationSummary, Operations, OperationsRequest, Series, rounded,
 };
-pub use permits::{Permit, PermitRequest, Side, Unit, Writes, header};
+pub use permits::{Permit, PermitRequest, ShadowTable, Side, Unit, Writes, header};
 pub use problem::{Code, Problem};
 pub use trial::{TrialAnswer, TrialRequest};

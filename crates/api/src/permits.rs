@@ -56,6 +56,24 @@ pub struct Unit {
     /// The share of its reads that goes to the target. Unit: basis points.
     #[cfg_attr(feature = "openapi", schema(maximum = 10_000))]
     pub target_reads: u16,
+    /// Of a table that moves to its shadow, inside its own database: what that says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<ShadowTable>,
+}
+
+/// A table whose target is its shadow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ShadowTable {
+    /// The salt of its keys' buckets. That of any other unit is `<cutover>.<unit>`.
+    pub salt: String,
+    /// Where it stands.
+    pub stage: String,
+    /// Grows with each change of that.
+    pub epoch: u64,
+    /// Whether its database has not been heard of for a lease: its reads go where they went.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
 }
 
 /// What a client asks with.
@@ -79,6 +97,9 @@ pub struct PermitRequest {
     /// The newest revision that it knows; the answer comes at once if there is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+    /// The `tables` of the newest answer; the next comes at once if there are others. None waits for no change of theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
     /// How long the answer may be held back while nothing changes. The server may take less. Unit: milliseconds.
     #[serde(default)]
     pub wait_ms: u64,
@@ -101,6 +122,9 @@ pub struct Permit {
     /// Where the reads of each unit go. An older server names none: then all reads go to the authority.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<Unit>,
+    /// What tells one state of the tables among the units from another; it neither grows nor falls. 0: there are none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub tables: u64,
     /// The name of the stage, for a person.
     pub stage: String,
     /// Whether this client may write to the database that it named, under this epoch.
@@ -112,6 +136,12 @@ pub struct Permit {
     pub lease_ms: u64,
 }
 
+/// Where there are no tables.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+pub(crate) fn is_none(tables: &u64) -> bool {
+    *tables == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,11 +149,11 @@ mod tests {
     #[test]
     fn a_request_of_an_older_client_and_an_answer_of_a_newer_server_are_understood() {
         let request: PermitRequest = serde_json::from_str(r#"{"instance":"a","incarnation":"b"}"#).unwrap();
-        assert_eq!((request.acknowledged, request.revision, request.wait_ms), (None, None, 0));
+        assert_eq!((request.acknowledged, request.revision, request.tables, request.wait_ms), (None, None, None, 0));
         let answer = r#"{"cutover":"shop","revision":7,"epoch":3,"authority":"target","writes":"open","stage":"target","write":true,
             "lease_ms":1500,"since":"later"}"#;
         let permit: Permit = serde_json::from_str(answer).unwrap();
         assert_eq!((permit.authority, permit.writes, permit.write, permit.lease_ms), (Side::Target, Writes::Open, true, 1500));
-        assert_eq!(permit.units, [], "an older server names none");
+        assert_eq!((permit.units, permit.tables), (vec![], 0), "an older server names none");
     }
 }

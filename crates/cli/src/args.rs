@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use serving::{Agent, Door, Remote, Serve, Token, Trust};
-pub(crate) use sql::{Backfill, Drain, Install, Sql, There};
+pub(crate) use sql::{Backfill, Drain, Install, ShadowTables, Sql, SqlStatus, SqlWatch, There};
 
 /// Moves a live PostgreSQL application to another server without losing a write, and with a way back.
 #[derive(Debug, Parser)]
@@ -19,6 +19,9 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
+
+/// The plan file where nobody names one.
+pub(crate) const PLAN: &str = "cutover.toml";
 
 const EXAMPLES: &str = "\
 The usual way:
@@ -43,7 +46,7 @@ Exit codes:
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// The plan file.
-    #[arg(long, global = true, default_value = "cutover.toml", env = "CUTOVER_PLAN", hide_env_values = true, value_name = "FILE")]
+    #[arg(long, global = true, default_value = PLAN, env = "CUTOVER_PLAN", hide_env_values = true, value_name = "FILE")]
     pub(crate) plan: PathBuf,
     /// What standard output carries: text for people, or JSON (format version 1) for scripts.
     #[arg(long, global = true, default_value = "human", value_name = "FORMAT")]
@@ -210,11 +213,13 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  cutover status --watch\n  cutover status --output json\n  cutover status --server https://cutover.example"
+    after_help = "Examples:\n  cutover status --watch\n  cutover status --output json\n  cutover status --shadow-tables postgres://viewer@db.example/shop\n  cutover status --server https://cutover.example"
 )]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) remote: Remote,
+    #[command(flatten)]
+    pub(crate) shadow: ShadowTables,
     /// Look again every second until Ctrl-C.
     #[arg(long)]
     pub(crate) watch: bool,
@@ -291,11 +296,16 @@ pub(crate) struct Retire {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json")]
+#[command(
+    after_help = "Examples:\n  cutover audit\n  cutover audit --verify --output json\n  cutover audit --verify --shadow-tables postgres://viewer@db.example/shop"
+)]
 pub(crate) struct Audit {
     #[command(flatten)]
     pub(crate) remote: Remote,
-    /// Recompute the chain and replay it: finds a changed or missing entry.
+    /// The audit of the shadow tables in this database, rather than a plan's journal.
+    #[command(flatten)]
+    pub(crate) shadow: ShadowTables,
+    /// Recompute the chain and replay it: finds a changed or missing entry, and tables that are not where their entries say.
     #[arg(long)]
     pub(crate) verify: bool,
 }

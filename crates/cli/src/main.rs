@@ -50,7 +50,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Plan(remote) => commands::plan::run(global, &remote).await,
         Verb::Rehearse(args) => commands::rehearse::run(global, &args).await,
         Verb::Run(args) => commands::drive::run(global, &args).await,
-        Verb::Status(args) => commands::status::run(global, &args).await,
+        Verb::Status(args) => Box::pin(commands::status::run(global, &args)).await,
         Verb::Verify(args) => Box::pin(commands::verify::run(global, &args)).await,
         Verb::Rollback(args) => commands::drive::rollback(global, &args).await,
         Verb::Complete(args) => commands::drive::complete(global, &args).await,

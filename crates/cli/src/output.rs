@@ -13,7 +13,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 use crate::{args::Output, traces::Traces};
 
 /// The version of the JSON that `--output json` prints.
-const JSON_VERSION: u32 = 1;
+pub(crate) const JSON_VERSION: u32 = 1;
 
 /// Why a command failed, as a person is told.
 #[derive(Debug)]

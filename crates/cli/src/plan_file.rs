@@ -2,10 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use cutover_core::Plan;
+use cutover_core::{
+    Plan,
+    plan::{DatabaseUrl, expand},
+};
 use cutover_engine::Cutover;
 
-use crate::{args::Global, output::Failure};
+use crate::{
+    args::{Global, PLAN},
+    output::Failure,
+};
 
 /// Reads the plan and opens the cutover that it describes.
 pub(crate) async fn open(global: &Global) -> Result<Cutover, Failure> {
@@ -29,7 +35,7 @@ pub(crate) fn read(path: &Path) -> Result<(Plan, String), Failure> {
         Failure::usage(format!("can't read the plan {}: {error}", path.display()))
             .with_hint("`cutover init` writes one to start from; --plan names another file")
     })?;
-    let plan = Plan::parse(&text, &|name| std::env::var(name).ok()).map_err(|error| {
+    let plan = Plan::parse(&text, &variable).map_err(|error| {
         let failure = Failure::usage(format!("{}:{}:{}: {}", path.display(), error.line, error.column, error.message));
         match error.hint {
             Some(hint) => failure.with_hint(hint),
@@ -37,6 +43,21 @@ pub(crate) fn read(path: &Path) -> Result<(Plan, String), Failure> {
         }
     })?;
     Ok((plan, text))
+}
+
+/// The URL of a database as an option has it, in which `${NAME}` stands for a variable of the environment.
+pub(crate) fn url(text: &str) -> Result<DatabaseUrl, Failure> {
+    let text = expand(text, &variable).map_err(|(message, hint)| Failure::usage(message).with_hint(hint))?;
+    DatabaseUrl::parse(&text).map_err(Failure::usage)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Whether there is no plan, and nobody has named one.
+pub(crate) fn is_none(global: &Global) -> bool {
+    global.plan == Path::new(PLAN) && !global.plan.exists()
 }
 
 /// The folder of our own files, beside the plan.

@@ -13,7 +13,7 @@ const MS: u64 = 1_000_000;
 fn permit(revision: u64, epoch: u64, write: bool, lease_ms: u64) -> Permit {
     let writes = if write { Writes::Open } else { Writes::Held };
     let (cutover, stage) = ("shop".to_owned(), "source".to_owned());
-    Permit { cutover, revision, epoch, authority: Side::Source, writes, units: vec![], stage, write, why: None, lease_ms }
+    Permit { cutover, revision, epoch, authority: Side::Source, writes, units: vec![], tables: 0, stage, write, why: None, lease_ms }
 }
 
 fn enter(gate: &Gate, now: u64) -> Option<Ticket> {

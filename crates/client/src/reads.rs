@@ -1,7 +1,7 @@
 //! Where reads go, by unit and key. Whoever asks takes no lock and allocates nothing.
 
 use arc_swap::ArcSwap;
-use cutover_api::{Permit, Side};
+use cutover_api::{Permit, ShadowTable, Side};
 use cutover_bucketing::{ALL, Salt};
 
 /// The newest answer's units. The task replaces them all at once; any thread reads them.
@@ -28,11 +28,15 @@ impl Reads {
 
     /// Takes a newer answer over.
     pub(crate) fn learn(&self, permit: &Permit) {
-        let unit = |name: &str, target_reads| Unit { name: name.to_owned(), salt: Salt::of(&permit.cutover, name), target_reads };
-        let mut units: Vec<_> = permit.units.iter().map(|told| unit(&told.name, told.target_reads)).collect();
+        let unit = |name: &str, table: Option<&ShadowTable>, target_reads| {
+            // A table is told by the salt that its own database decides by.
+            let salt = table.map_or_else(|| Salt::of(&permit.cutover, name), |table| Salt::new(&table.salt));
+            Unit { name: name.to_owned(), salt, target_reads }
+        };
+        let mut units: Vec<_> = permit.units.iter().map(|told| unit(&told.name, told.table.as_ref(), told.target_reads)).collect();
         if units.is_empty() {
             // An older server knows of one alone, and no shares.
-            units.push(unit("database", if permit.authority == Side::Target { ALL } else { 0 }));
+            units.push(unit("database", None, if permit.authority == Side::Target { ALL } else { 0 }));
         }
         units.sort_by(|one, other| one.name.cmp(&other.name));
         self.0.store(units.into());
@@ -46,7 +50,9 @@ mod tests {
     use super::*;
 
     fn permit(authority: Side, units: &[(&str, u16)]) -> Permit {
-        let units = units.iter().map(|(name, target_reads)| cutover_api::Unit { name: (*name).to_owned(), target_reads: *target_reads });
+        let unit =
+            |(name, target_reads): &(&str, u16)| cutover_api::Unit { name: (*name).to_owned(), target_reads: *target_reads, table: None };
+        let units = units.iter().map(unit);
         Permit {
             cutover: "shop".to_owned(),
             revision: 1,
@@ -54,11 +60,25 @@ mod tests {
             authority,
             writes: Writes::Open,
             units: units.collect(),
+            tables: 0,
             stage: "source".to_owned(),
             write: true,
             why: None,
             lease_ms: 1,
         }
+    }
+
+    #[test]
+    fn a_table_with_a_shadow_is_read_by_the_salt_of_its_own_database() {
+        let reads = Reads::default();
+        let mut permit = permit(Side::Source, &[("database", 0), ("orders", 2208)]);
+        permit.units[1].table = Some(ShadowTable { salt: "shop.database".to_owned(), stage: "half_50".to_owned(), epoch: 3, stale: false });
+        reads.learn(&permit);
+        // A published vector: shop.database,customer-17,2207.
+        assert_eq!(reads.side("orders", "customer-17"), Some(Side::Target));
+        permit.units[1].target_reads = 2207;
+        reads.learn(&permit);
+        assert_eq!(reads.side("orders", "customer-17"), Some(Side::Source));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::{
     settings::Checked,
 };
 
-/// A longer answer is none of the server's. Unit: bytes.
-pub(crate) const MOST_BODY: usize = 64 * 1024;
+/// A longer answer is none of the server's, which tells of 500 tables at most. Unit: bytes.
+pub(crate) const MOST_BODY: usize = 512 * 1024;
 
 /// Why there is no lease.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ enum Attended<T> {
 impl Task {
     pub(crate) fn new(shared: Arc<Shared>, wire: Wire, settings: Checked, incarnation: String, ending: watch::Receiver<bool>) -> Self {
         let Checked { instance, database, .. } = settings;
-        let asks = PermitRequest { instance, incarnation, database, acknowledged: None, revision: None, wait_ms: 0 };
+        let asks = PermitRequest { instance, incarnation, database, acknowledged: None, revision: None, tables: None, wait_ms: 0 };
         Self { shared, wire, ending, keeper: Keeper::default(), until: Instant::now(), asks, failures: 0 }
     }
 
@@ -97,10 +97,10 @@ impl Task {
         self.keeper.settle(&self.shared.gate);
         let lease = self.keeper.known().map_or(0, |known| known.lease_ms);
         let acknowledged = self.keeper.acknowledged();
-        let revision = self.keeper.known().map(|known| known.revision);
+        let (revision, tables) = self.keeper.known().map(|known| (known.revision, known.tables)).unzip();
         // After a failure it is the lease that counts, not the news.
         let wait_ms = if self.failures > 0 { 0 } else { lease / 3 };
-        let request = PermitRequest { acknowledged, revision, wait_ms, ..self.asks.clone() };
+        let request = PermitRequest { acknowledged, revision, tables, wait_ms, ..self.asks.clone() };
         let wait = Duration::from_millis(wait_ms);
         let left = self.until.saturating_duration_since(Instant::now());
         (request, pace::limit(wait, left))

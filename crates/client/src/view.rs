@@ -78,7 +78,7 @@ mod tests {
     fn permit(writes: Writes, write: bool) -> Permit {
         let why = (!write).then(|| "so it is".to_owned());
         let (cutover, stage) = ("shop".to_owned(), "source".to_owned());
-        Permit { cutover, revision: 1, epoch: 1, authority: Side::Source, writes, units: vec![], stage, write, why, lease_ms: 1 }
+        Permit { cutover, revision: 1, epoch: 1, authority: Side::Source, writes, units: vec![], tables: 0, stage, write, why, lease_ms: 1 }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod perform;
 pub mod rehearse;
 mod repair;
 mod report;
+pub mod shadow;
 mod sides;
 mod status;
 pub mod traces;

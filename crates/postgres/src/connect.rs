@@ -4,6 +4,7 @@
 //! replication connection are made by the same code (see [`startup`](crate::startup)).
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -21,9 +22,10 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpStream, UnixStream},
+    sync::Notify,
     time::timeout,
 };
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, tls::NoTlsStream};
 
 use crate::{PgError, PgResult, startup::ReplicationStartup};
 
@@ -67,8 +69,16 @@ impl<'a> Purpose<'a> {
 /// # Errors
 /// [`PgError::Connect`] with the reason, never with the password.
 pub async fn connect(url: &DatabaseUrl, purpose: &Purpose<'_>) -> PgResult<Client> {
+    connect_hearing(url, purpose, None).await
+}
+
+/// Connects, and tells whenever the server notifies of something that is listened to, and when the connection has ended.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_hearing(url: &DatabaseUrl, purpose: &Purpose<'_>, heard: Option<Arc<Notify>>) -> PgResult<Client> {
     let failed = |reason: String| PgError::Connect { address: url.address(), reason };
-    match timeout(CONNECT_TIMEOUT, connect_now(url, purpose)).await {
+    match timeout(CONNECT_TIMEOUT, connect_now(url, purpose, heard)).await {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(reason)) => Err(failed(reason)),
         Err(_) => Err(failed(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
@@ -98,16 +108,28 @@ pub(crate) async fn connect_for_replication(url: &DatabaseUrl, purpose: &Purpose
     timeout(limit, handed_over).await.map_err(|_| PgError::TimedOut { doing: doing.to_owned(), limit })?
 }
 
-async fn connect_now(url: &DatabaseUrl, purpose: &Purpose<'_>) -> Result<Client, String> {
+async fn connect_now(url: &DatabaseUrl, purpose: &Purpose<'_>, heard: Option<Arc<Notify>>) -> Result<Client, String> {
     let socket = open_socket(url).await?;
     let socket: Box<dyn Socket> = if purpose.replication { Box::new(ReplicationStartup::new(socket)) } else { socket };
     let (client, connection) = config(url, purpose).connect_raw(socket, NoTls).await.map_err(|error| explain(&error))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended");
-        }
-    });
+    tokio::spawn(attend(connection, heard));
     Ok(client)
+}
+
+/// Moves a connection's messages until it ends, which it does once its client is dropped.
+async fn attend(mut connection: Connection<Box<dyn Socket>, NoTlsStream>, heard: Option<Arc<Notify>>) {
+    let tell = || heard.iter().for_each(|heard| heard.notify_one());
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        match message {
+            Ok(AsyncMessage::Notification(_)) => tell(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a connection ended");
+                break;
+            }
+        }
+    }
+    tell();
 }
 
 fn config(url: &DatabaseUrl, purpose: &Purpose<'_>) -> Config {

@@ -4,6 +4,10 @@
 //! The SQL is the product (`crates/postgres/sql`): everything here can be done with psql as well. An installation is the
 //! upgrades in their order, each of which may be applied twice, and then the functions as they are now.
 
+pub mod audit;
+pub mod routes;
+pub mod safety;
+
 use std::time::Duration;
 
 use tokio_postgres::{Client, error::SqlState};
@@ -195,14 +199,19 @@ pub async fn estimate(client: &Client, schema: &str, table: &str) -> PgResult<Op
 /// [`PgError::Sql`].
 pub async fn tables(client: &Client, schema: &str) -> PgResult<Vec<String>> {
     let sql = format!("SELECT table_name FROM {}.shadow_table ORDER BY table_name", ident(schema));
-    let rows = client.query(&sql, &[]).await.map_err(|error| match error.code() {
+    let rows = client.query(&sql, &[]).await.map_err(|error| unreadable("listing the tables", schema, error))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Why something of the schema can't be read.
+fn unreadable(doing: &str, schema: &str, error: tokio_postgres::Error) -> PgError {
+    match error.code() {
         Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME) => PgError::Refused {
             what: format!("shadow tables are not installed in the schema {schema}"),
             hint: Some("`cutover sql install` does it".to_owned()),
         },
-        _ => PgError::sql("listing the tables", error),
-    })?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+        _ => PgError::sql(doing, error),
+    }
 }
 
 /// Brings rows whose keys are queued; returns how many, and how many keys are queued now.

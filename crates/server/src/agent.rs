@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     ServerError,
-    front::{Front, View, whole_ms},
+    front::{Front, Tables, View, whole_ms},
     house::{Door, House, Options},
     openapi,
     trial::GRANT_LIMIT,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A longer answer is none of a server's. Unit: bytes.
-const MOST_BODY: usize = 256 * 1024;
+const MOST_BODY: usize = 512 * 1024;
 
 /// Where an agent gets its lease from.
 #[derive(Clone, Debug)]
@@ -138,7 +138,7 @@ impl Link {
             let (until, lease) = *self.lease();
             // After a failure it is the lease that counts, not the news.
             let wait = if failures > 0 { Duration::ZERO } else { lease / 3 };
-            let known = front.now().revision;
+            let known = front.now().version();
             let asked_at = Instant::now();
             match self.ask(front, wait, until).await {
                 Ok(()) => {
@@ -146,7 +146,7 @@ impl Link {
                         tracing::info!(failures, "the server answers again");
                     }
                     failures = 0;
-                    if let Some(rest) = pace::after_answer(front.now().revision != known, wait, asked_at.elapsed()) {
+                    if let Some(rest) = pace::after_answer(front.now().version() != known, wait, asked_at.elapsed()) {
                         sleep(rest).await;
                     }
                 }
@@ -204,6 +204,7 @@ impl Link {
             beat,
             clients: knows.then(|| sum(front)),
             revision: (knows && !wait.is_zero()).then_some(known.revision),
+            tables: knows.then_some(known.tables.version),
             wait_ms: whole_ms(wait),
         };
         let left = until.saturating_duration_since(sent);
@@ -226,13 +227,14 @@ impl Link {
         let places = permit.places.into_iter().map(|PlaceName { name, side }| (name, side.map_or(Place::Through, at)));
         let places = Places::of_names(places).map_err(|name| Trouble::Passing(format!("`{name}` is no name of a database")))?;
         let mut units: Vec<_> = permit.units.into_iter().map(words::core_unit).collect();
-        if units.is_empty() {
+        if units.is_empty() && permit.tables == 0 {
             // An older server tells of none.
             units.push(Unit::of_switch(&route));
         }
         let given = Duration::from_millis(permit.lease_ms);
         let (cutover, places, units) = (permit.cutover.into(), places.into(), units.into());
-        let view = View { cutover, places, revision: permit.revision, route, units, trial: None, as_of: sent };
+        let tables = Tables::heard_of(permit.tables);
+        let view = View { cutover, places, revision: permit.revision, route, units, tables, trial: None, as_of: sent };
         front.renewed(view, given);
         *lease = (lease.0.max(sent + given), given);
         Ok(())

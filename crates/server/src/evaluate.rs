@@ -90,13 +90,16 @@ pub(crate) async fn one(front: &Front, key: &str, asker: &Asker, arrived: Instan
         }
         _ => evaluation,
     };
-    Ok(evaluated(key, evaluation, asker, metadata(&flags, &view, lease)))
+    Ok(evaluated(key, evaluation, asker, of_flag(&flags, key, metadata(&flags, &view, lease))))
 }
 
 /// Evaluates all flags; their metadata is [`metadata`].
 pub(crate) fn all(flags: &Flags<'_>, asker: &Asker, metadata: &Map<String, Value>) -> Vec<Evaluated> {
     let context = Context { database: asker.database(), key: asker.text("targetingKey") };
-    let evaluate = |key: String| Some(evaluated(&key, flags.evaluate(&key, context).ok()?, asker, metadata.clone()));
+    let evaluate = |key: String| {
+        let evaluation = flags.evaluate(&key, context).ok()?;
+        Some(evaluated(&key, evaluation, asker, of_flag(flags, &key, metadata.clone())))
+    };
     flags.names().into_iter().filter_map(evaluate).collect()
 }
 
@@ -123,11 +126,20 @@ pub(crate) fn standing(flags: &Flags<'_>, view: &View) -> Map<String, Value> {
     let fields = json!({
         "flagSetId": flags.cutover,
         "contextId": flags.cutover,
-        "version": view.revision.to_string(),
+        "version": view.version().to_string(),
         "epoch": flags.route.epoch,
         "stage": flags.stage(),
     });
     if let Value::Object(fields) = fields { fields } else { Map::new() }
+}
+
+/// A table with a shadow has a stage of its own, and an epoch.
+fn of_flag(flags: &Flags<'_>, key: &str, mut metadata: Map<String, Value>) -> Map<String, Value> {
+    if let Some(table) = flags.read_of(key).and_then(|unit| unit.table.as_ref()) {
+        metadata.insert("epoch".to_owned(), table.epoch.into());
+        metadata.insert("stage".to_owned(), table.stage.as_str().into());
+    }
+    metadata
 }
 
 fn evaluated(key: &str, evaluation: Evaluation, asker: &Asker, mut metadata: Map<String, Value>) -> Evaluated {

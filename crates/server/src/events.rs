@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 
 use crate::{
-    front::{Front, View},
+    front::{Front, Version, View},
     problem::{NotAllowed, Refusal},
     read::Count,
     serve::App,
@@ -48,7 +48,7 @@ pub(crate) struct After {
     ("after" = Option<i64>, Query, minimum = 0, description = "Begins behind the entry with this number; 0 for all. Else with what comes from now on"),
     ("last-event-id" = Option<String>, Header, description = "The same, as a browser says it when it connects again")
 ), responses(
-    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`", body = String, content_type = "text/event-stream"),
+    (status = 200, description = "Server-sent events: `entry` for each journal entry, `route` for the route behind it; of what this server drives `step`, `progress`, `waiting`, `note`, `warning`, `outcome`; `shadow_table` for each table with a shadow that stands somewhere else, and for all at the beginning", body = String, content_type = "text/event-stream"),
     (status = 400, description = "Not understood", body = Problem),
     NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
@@ -68,19 +68,19 @@ pub(crate) fn changes(front: &Front) -> Response {
     struct Changes {
         views: watch::Receiver<View>,
         closing: watch::Receiver<bool>,
-        told: Option<u64>,
+        told: Option<Version>,
     }
     let changes = Changes { views: front.subscribe(), closing: front.closing.clone(), told: None };
     let events = stream::unfold(changes, |mut changes| async move {
         let told = changes.told;
-        let next = async { changes.views.wait_for(|view| Some(view.revision) != told).await.ok().map(|view| view.revision) };
-        let revision = tokio::select! {
-            revision = next => revision?,
+        let next = async { changes.views.wait_for(|view| Some(view.version()) != told).await.ok().map(|view| view.version()) };
+        let version = tokio::select! {
+            version = next => version?,
             _ = changes.closing.wait_for(|closing| *closing) => return None,
         };
-        changes.told = Some(revision);
+        changes.told = Some(version);
         let data = json!({ "type": "refetchEvaluation", "lastModified": seconds(SystemTime::now()) });
-        Some((Ok::<_, Infallible>(Event::default().id(revision.to_string()).data(data.to_string())), changes))
+        Some((Ok::<_, Infallible>(Event::default().id(version.to_string()).data(data.to_string())), changes))
     });
     sse(events)
 }

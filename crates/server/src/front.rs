@@ -1,6 +1,7 @@
 //! What every client meets, of a server and of an agent alike: what is known, what is lent on it, and to whom.
 
 use std::{
+    fmt,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -8,14 +9,15 @@ use std::{
 
 use cutover_core::{
     Route, Trial,
-    clients::{Claim, Desk, Flags, FutureEpoch, Places, Renewal, Report, Unit},
+    clients::{Claim, Desk, Flags, FutureEpoch, Places, Renewal, Report, ShadowTable, Unit},
 };
+use sha2::{Digest, Sha256};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::{agent::Link, events::Tickets, health::Metrics, operations::Told, tokens::Tokens};
+use crate::{agent::Link, events::Tickets, health::Metrics, operations::Told, shadow::Board, tokens::Tokens};
 
 /// How things stand, as of a moment that is known.
 #[derive(Clone, Debug)]
@@ -28,12 +30,84 @@ pub(crate) struct View {
     pub(crate) revision: u64,
     /// The route that the journal comes to.
     pub(crate) route: Route,
-    /// Where the reads of each unit go. A server's follow from the route; an agent hears of them.
+    /// Where the reads of each unit go. A server's follow from the route, and from what the tables' own database says; an
+    /// agent hears of them.
     pub(crate) units: Arc<[Unit]>,
+    /// The tables among the units.
+    pub(crate) tables: Tables,
     /// The write that may be tried now. An agent knows of none, and asks its server.
     pub(crate) trial: Option<Arc<Trial>>,
     /// When it was known that there was no newer entry.
     pub(crate) as_of: Instant,
+}
+
+/// Tables with a shadow, as their own database said it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tables {
+    /// What of the view's units they are. An agent does not tell them apart.
+    units: Arc<[Unit]>,
+    /// What tells one state of them from another; 0 where there are none.
+    pub(crate) version: u64,
+    /// When that was known; none while nothing was heard of them.
+    pub(crate) as_of: Option<Instant>,
+}
+
+/// What tells one view from another, to whoever waits for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) revision: u64,
+    pub(crate) tables: u64,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.tables {
+            0 => write!(f, "{}", self.revision),
+            tables => write!(f, "{}-{tables:x}", self.revision),
+        }
+    }
+}
+
+impl View {
+    pub(crate) fn version(&self) -> Version {
+        Version { revision: self.revision, tables: self.tables.version }
+    }
+
+    /// With these tables beside what is known else, whose names go before theirs.
+    fn with(&self, tables: Tables) -> Self {
+        let own = &self.units[..self.units.len() - self.tables.units.len()];
+        let units = tables.units.iter().filter(|table| own.iter().all(|unit| unit.name != table.name)).cloned();
+        let tables = Tables { units: units.collect(), ..tables };
+        Self { units: own.iter().chain(tables.units.iter()).cloned().collect(), tables, ..self.clone() }
+    }
+}
+
+impl Tables {
+    pub(crate) fn new(units: Vec<Unit>, as_of: Instant) -> Self {
+        let version = version(&units);
+        Self { units: units.into(), version, as_of: Some(as_of) }
+    }
+
+    /// Of which nobody but who told it knows what they are.
+    pub(crate) fn heard_of(version: u64) -> Self {
+        Self { version, ..Self::default() }
+    }
+
+    /// The same, of which is no longer sure that they are so.
+    fn stale(&self) -> Self {
+        let stale = |unit: &Unit| Unit { table: unit.table.clone().map(|table| ShadowTable { stale: true, ..table }), ..unit.clone() };
+        let units: Vec<Unit> = self.units.iter().map(stale).collect();
+        Self { version: version(&units), units: units.into(), as_of: self.as_of }
+    }
+}
+
+/// So short that a program in any language has a number for it.
+fn version(units: &[Unit]) -> u64 {
+    if units.is_empty() {
+        return 0;
+    }
+    let hash = Sha256::digest(format!("{units:?}"));
+    hash.iter().take(6).fold(0, |version, byte| version << 8 | u64::from(*byte)).max(1)
 }
 
 /// How whoever asks is met.
@@ -64,6 +138,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     /// What applications tell of their reads and writes.
     pub(crate) told: Told,
+    /// What is shown of tables with a shadow.
+    pub(crate) board: Board,
     pub(crate) tickets: Tickets,
     /// Told when somebody who waits for our clients may want to hear what we have to say.
     pub(crate) news: Notify,
@@ -96,12 +172,22 @@ impl Front {
     pub(crate) fn of_agent(manners: Manners, upstream: Arc<Link>) -> Self {
         let (desk, started) = (Desk::of_agent(whole_ms(manners.lease)), Instant::now());
         let (places, units) = (Arc::default(), Arc::default());
-        let view = View { cutover: "".into(), places, revision: 0, route: desk.route(), units, trial: None, as_of: started };
+        let tables = Tables::default();
+        let view = View { cutover: "".into(), places, revision: 0, route: desk.route(), units, tables, trial: None, as_of: started };
         Self::new(view, desk, started, manners, Some(upstream))
     }
 
+    /// Of a server with no switch, of which nothing is known but its tables; and they, not yet.
+    pub(crate) fn of_tables(name: &str, places: Places, manners: Manners) -> Self {
+        let (desk, started) = (Desk::of_agent(whole_ms(manners.lease)), Instant::now());
+        let (units, tables) = (Arc::default(), Tables::default());
+        let (cutover, places) = (name.into(), places.into());
+        let view = View { cutover, places, revision: 0, route: Route::default(), units, tables, trial: None, as_of: started };
+        Self::new(view, desk, started, manners, None)
+    }
+
     fn new(view: View, desk: Desk, started: Instant, manners: Manners, upstream: Option<Arc<Link>>) -> Self {
-        let told = Told::default();
+        let (told, board) = (Told::default(), Board::default());
         Self(Arc::new(Inner {
             view: watch::Sender::new(view),
             desk: Mutex::new(desk),
@@ -109,8 +195,9 @@ impl Front {
             upstream,
             started,
             manners,
-            metrics: Metrics::new(told.collector()),
+            metrics: Metrics::new([told.collector(), board.collector()]),
             told,
+            board,
             tickets: Tickets::new(),
             news: Notify::new(),
         }))
@@ -143,8 +230,33 @@ impl Inner {
     pub(crate) fn see(&self, view: View) {
         let mut desk = self.desk();
         let (route, as_of) = (view.route, view.as_of);
-        self.view.send_replace(view);
+        let tables = self.view.borrow().tables.clone();
+        self.view.send_replace(view.with(tables));
         desk.see(route, self.ms(as_of));
+    }
+
+    /// The tables' own database was read.
+    pub(crate) fn see_tables(&self, tables: Tables) {
+        let _desk = self.desk();
+        self.view.send_modify(|view| *view = view.with(tables));
+    }
+
+    /// The same, where nothing else is followed: it is by this that the server is sure.
+    pub(crate) fn rely_on_tables(&self, tables: Tables, as_of: Instant) {
+        let view = View { as_of, ..self.now().with(tables) };
+        self.renewed(view, self.lease);
+    }
+
+    /// What was last read of the tables may not be so any more, unless it was read anew since `as_of`.
+    pub(crate) fn outdate_tables(&self, as_of: Instant) {
+        let _desk = self.desk();
+        self.view.send_if_modified(|view| {
+            let is_old = view.tables.as_of == Some(as_of);
+            if is_old {
+                *view = view.with(view.tables.stale());
+            }
+            is_old
+        });
     }
 
     /// A server's report that was begun at `asked_at` is written down.
@@ -186,10 +298,11 @@ impl Inner {
         report
     }
 
-    /// Comes back with the first of: a revision other than this one, the end of everything, the time that was given.
-    pub(crate) async fn news(&self, known: Option<u64>, longest: Duration) {
+    /// Comes back with the first of: a view other than what is known, the end of everything, the time that was given. Who names
+    /// no state of the tables waits for none of theirs.
+    pub(crate) async fn news(&self, known: Known, longest: Duration) {
         let (mut views, mut closing) = (self.subscribe(), self.closing.clone());
-        let news = views.wait_for(|view| Some(view.revision) != known);
+        let news = views.wait_for(|view| known.differs(view.version()));
         let end = closing.wait_for(|closing| *closing);
         // Which of them it was makes no difference: what holds then is told.
         let _ = tokio::time::timeout(longest, async {
@@ -217,6 +330,19 @@ impl Inner {
     }
 }
 
+/// What a client knows, as far as it says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) revision: Option<u64>,
+    pub(crate) tables: Option<u64>,
+}
+
+impl Known {
+    pub(crate) fn differs(self, now: Version) -> bool {
+        self.revision != Some(now.revision) || self.tables.is_some_and(|tables| tables != now.tables)
+    }
+}
+
 /// Rounded down.
 pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -240,7 +366,8 @@ mod tests {
         let manners = Manners { tokens, open: true, lease: Duration::from_secs(5), closing: watch::channel(false).1 };
         let now = Instant::now();
         let (places, units, route) = (Arc::default(), Arc::default(), Route::default());
-        let view = View { cutover: "shop".into(), places, revision: 0, route, units, trial: None, as_of: now };
+        let tables = Tables::default();
+        let view = View { cutover: "shop".into(), places, revision: 0, route, units, tables, trial: None, as_of: now };
         let front = Front::of_server(view, now, manners);
         let view = |epoch| View { revision: epoch, route: Route { epoch, ..Route::default() }, ..front.now() };
         let newest = 100_000;

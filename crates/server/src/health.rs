@@ -39,7 +39,7 @@ struct Labels {
 }
 
 impl Metrics {
-    pub(crate) fn new(operations: Box<dyn Collector>) -> Self {
+    pub(crate) fn new(collectors: [Box<dyn Collector>; 2]) -> Self {
         let mut registry = Registry::with_prefix("cutover");
         let metrics = Self {
             requests: Family::default(),
@@ -68,7 +68,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.journal_age.clone(),
         );
-        registry.register_collector(operations);
+        collectors.into_iter().for_each(|collector| registry.register_collector(collector));
         Self { registry, ..metrics }
     }
 

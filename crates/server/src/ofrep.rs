@@ -142,6 +142,7 @@ fn read(body: &Bytes) -> Result<Asker, (&'static str, String)> {
 fn etag(view: &View, fresh: bool, body: &Bytes) -> String {
     let mut hash = Sha256::new();
     hash.update(view.revision.to_be_bytes());
+    hash.update(view.tables.version.to_be_bytes());
     hash.update([u8::from(fresh)]);
     hash.update(body);
     format!("\"{}\"", hex::encode(&hash.finalize()[..12]))

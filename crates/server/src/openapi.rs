@@ -8,7 +8,14 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::require, drive, events, flagd, front::Front, health, ofrep, operations, permits, read, serve::App, tokens::Role, trial, verify,
+    auth::require,
+    drive, events, flagd,
+    front::Front,
+    health, ofrep, operations, permits, read,
+    serve::App,
+    shadow::{board, server as alone},
+    tokens::Role,
+    trial, verify,
 };
 
 #[derive(OpenApi)]
@@ -45,6 +52,13 @@ pub(crate) fn of_server(app: &App) -> Router {
 /// An agent's: what clients ask, and its own health.
 pub(crate) fn of_agent(front: &Front) -> Router {
     routes(front, agent_parts()).with_state(front.clone())
+}
+
+/// Those of a server of shadow tables alone: what clients ask, and where the tables stand.
+pub(crate) fn of_tables(front: &Front) -> Router {
+    let parts = agent_parts();
+    let viewers = parts.viewers.routes(routes!(board::look)).routes(routes!(alone::status)).routes(routes!(alone::status_text));
+    routes(front, Parts { viewers, ..parts }).with_state(front.clone())
 }
 
 /// What is open to everybody, what clients may do, what those may who look on, and what those may who drive.
@@ -99,6 +113,7 @@ fn server_parts() -> Parts<App> {
             .viewers
             .routes(routes!(read::status))
             .routes(routes!(read::status_text))
+            .routes(routes!(board::look))
             .routes(routes!(read::steps))
             .routes(routes!(read::check))
             .routes(routes!(read::report))

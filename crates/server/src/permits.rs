@@ -12,7 +12,7 @@ use cutover_core::clients::{FutureEpoch, MOST_NAMES, Place, Renewal, Report, Who
 use tokio::time::Instant;
 
 use crate::{
-    front::{Front, View, whole_ms},
+    front::{Front, Known, View, whole_ms},
     problem::{NotAllowed, NotUnderstood, Refusal},
     words,
 };
@@ -42,7 +42,8 @@ pub(crate) async fn permit(
     let place = database.and_then(|name| front.now().places.find(name));
     let who = Who::Keeps { place, acknowledged: request.acknowledged };
     let renewal = Renewal { key: &clients_key(&request.incarnation), name: &request.instance, who, until_ms: 0 };
-    let (lease, view) = lend(&front, &renewal, arrived, request.revision, request.wait_ms).await?;
+    let known = Known { revision: request.revision, tables: request.tables };
+    let (lease, view) = lend(&front, &renewal, arrived, known, request.wait_ms).await?;
     let flags = front.flags(&view);
     let why = flags.refusal(database);
     Ok(Json(Permit {
@@ -52,6 +53,7 @@ pub(crate) async fn permit(
         authority: words::side(view.route.authority),
         writes: words::writes(view.route.writes),
         units: view.units.iter().map(words::unit).collect(),
+        tables: view.tables.version,
         stage: flags.stage().to_owned(),
         write: why.is_none(),
         why,
@@ -78,7 +80,8 @@ pub(crate) async fn agent(
     let report = request.clients.map(sum).transpose()?;
     let who = Who::Agent { beat: request.beat, report: report.as_ref() };
     let renewal = Renewal { key: &agents_key(&request.incarnation), name: &request.instance, who, until_ms: 0 };
-    let (lease, view) = lend(&front, &renewal, arrived, request.revision, request.wait_ms).await?;
+    let known = Known { revision: request.revision, tables: request.tables };
+    let (lease, view) = lend(&front, &renewal, arrived, known, request.wait_ms).await?;
     let place = |(name, place)| PlaceName { name, side: if let Place::At(side) = place { Some(words::side(side)) } else { None } };
     Ok(Json(AgentPermit {
         cutover: view.cutover.to_string(),
@@ -87,6 +90,7 @@ pub(crate) async fn agent(
         authority: words::side(view.route.authority),
         writes: words::writes(view.route.writes),
         units: view.units.iter().map(words::unit).collect(),
+        tables: view.tables.version,
         places: view.places.names().map(place).collect(),
         lease_ms: whole_ms(lease),
     }))
@@ -122,13 +126,7 @@ fn agents_key(incarnation: &str) -> String {
 }
 
 /// Lends, waits for news, and says by which view to answer.
-async fn lend(
-    front: &Front,
-    renewal: &Renewal<'_>,
-    arrived: Instant,
-    known: Option<u64>,
-    wait_ms: u64,
-) -> Result<(Duration, View), Refusal> {
+async fn lend(front: &Front, renewal: &Renewal<'_>, arrived: Instant, known: Known, wait_ms: u64) -> Result<(Duration, View), Refusal> {
     if front.now().cutover.is_empty() {
         return Err(Refusal::new(Code::Unavailable, "this agent has not heard from its server yet").hint("its log says why; ask again"));
     }
@@ -136,7 +134,7 @@ async fn lend(
         let message = format!("epoch {acknowledged} is acknowledged, and the newest is {newest}");
         Refusal::new(Code::Conflict, message).hint("this server may be behind another one: ask again")
     })?;
-    if known != Some(view.revision) {
+    if known.differs(view.version()) {
         return Ok((lease, view));
     }
     front.news(known, Duration::from_millis(wait_ms).min(front.lease / 2)).await;

@@ -19,14 +19,19 @@ const MOST_ENTRIES: usize = 1000;
 /// No further entry is put into an answer that is longer. One entry can have a megabyte. Unit: bytes.
 const LONG: usize = 4 << 20;
 
-/// Where everything stands: journal, both databases, streams, traffic. What `cutover status --output json` tells.
+/// Where everything stands: journal, both databases, streams, traffic, and in `shadow_tables` what `/v1/shadow-tables` answers. What
+/// `cutover status --output json` tells.
 #[utoipa::path(get, path = "/v1/status", tag = "look", responses(
     (status = 200, description = "Where everything stands", body = Object),
     NotAllowed,
     (status = 503, description = "The journal can't be read", body = Problem)
 ))]
 pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusal> {
-    json(&app.cutover.status().await.map_err(Refusal::of)?)
+    let mut status = serde_json::to_value(app.cutover.status().await.map_err(Refusal::of)?).map_err(|error| Refusal::internal(&error))?;
+    if let Some(tables) = app.front.board.look()? {
+        status["shadow_tables"] = serde_json::to_value(tables).map_err(|error| Refusal::internal(&error))?;
+    }
+    Ok(Json(status))
 }
 
 /// The same as lines for a person, in a JSON string.
@@ -37,7 +42,8 @@ pub(crate) async fn status(State(app): State<App>) -> Result<Json<Value>, Refusa
 ))]
 pub(crate) async fn status_text(State(app): State<App>) -> Result<Json<String>, Refusal> {
     let status = app.cutover.status().await.map_err(Refusal::of)?;
-    Ok(Json((app.tell)(&status)))
+    let told = std::iter::once((app.tell.status)(&status)).chain(app.front.board.text());
+    Ok(Json(told.collect::<Vec<_>>().join("\n")))
 }
 
 /// Every step in order, with the exact statement or call. Executes nothing; asks the source what the plan leaves out.

@@ -13,7 +13,7 @@ use std::{
 use axum::extract::FromRef;
 use cutover_api::Code;
 use cutover_core::clients::{Places, Report};
-use cutover_engine::{Cutover, EngineResult, Status};
+use cutover_engine::{Cutover, EngineResult, shadow::ShadowTables};
 use tokio::time::Instant;
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     house::{Door, House, Options},
     openapi,
     problem::Refusal,
+    shadow::{self, Tell, Tells},
     story::{REST, Story},
     verify::Bench,
 };
@@ -79,7 +80,7 @@ pub(crate) struct Inner {
     pub(crate) wheel: Wheel,
     pub(crate) bench: Bench,
     /// How a status is told to a person.
-    pub(crate) tell: fn(&Status) -> String,
+    pub(crate) tell: Tell,
     /// Where archives are written to.
     pub(crate) archives: PathBuf,
     /// What the roster knows this server by.
@@ -120,7 +121,8 @@ impl FromRef<App> for Front {
 }
 
 /// Starts a server. `places` are the names under which instances know the databases; `archives` is the folder that archives are
-/// written to, made when there is one; `tell` is how a status is told to a person.
+/// written to, made when there is one; `tell` is how a status is told to a person; `tables` are those with a shadow, if it is to
+/// tell of any.
 ///
 /// # Errors
 /// See [`ServerError`].
@@ -128,10 +130,16 @@ pub async fn serve(
     cutover: Cutover,
     places: Places,
     archives: PathBuf,
-    tell: fn(&Status) -> String,
+    tell: Tell,
+    mut tables: Option<ShadowTables>,
     options: Options,
 ) -> Result<Server, ServerError> {
     let (door, manners) = Door::open(&options).await?;
+    // First: a report that waits for it would be an old one.
+    let asked = match &mut tables {
+        Some(tables) => shadow::ask(tables).await.inspect_err(|error| tracing::warn!(%error, "no shadow table is known yet")).ok(),
+        None => None,
+    };
     let name = format!("{} {}", door.address()?, hex::encode(rand::random::<[u8; 4]>()));
     let started = Instant::now();
     // Before the journal is read: see `Cutover::report`.
@@ -150,6 +158,12 @@ pub async fn serve(
         name,
         beat,
     }));
+    let told = app.clone();
+    let tells: Tells = Box::new(move |table| told.story.tell("shadow_table", serde_json::to_value(table).unwrap_or_default()));
+    if let Some(tables) = &tables {
+        app.front.board.open(tables, app.front.lease, tell);
+        asked.into_iter().for_each(|asked| shadow::take(&app.front, asked, Some(&tells)));
+    }
     let mut house = door.welcome(&front, openapi::of_server(&app))?;
     house.tasks.spawn({
         let app = app.clone();
@@ -158,6 +172,9 @@ pub async fn serve(
             Ok(())
         }
     });
+    if let Some(tables) = tables {
+        shadow::attend(&mut house, &app.front, tables, Some(tells));
+    }
     house.tasks.spawn(tell_drivers(app.clone()));
     house.tasks.spawn(heir::wait(app.clone()));
     Ok(Server { house, app })

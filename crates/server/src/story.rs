@@ -11,7 +11,7 @@ use cutover_journal::Entry;
 use serde_json::Value;
 use tokio::{sync::broadcast, time::Instant};
 
-use crate::front::{Front, View};
+use crate::front::{Front, Tables, View};
 
 /// Entries that a slow reader of the stream of events may be behind before it has to read the journal again.
 const BACKLOG: usize = 1024;
@@ -79,6 +79,6 @@ impl Story {
         let route = follower.state().map(State::route).unwrap_or_default();
         let trial = follower.state().and_then(|state| state.trial.clone()).map(Arc::new);
         let (cutover, places, units) = (self.cutover.clone(), self.places.clone(), [Unit::of_switch(&route)].into());
-        View { cutover, places, revision: follower.seq(), route, units, trial, as_of }
+        View { cutover, places, revision: follower.seq(), route, units, tables: Tables::default(), trial, as_of }
     }
 }

@@ -32,11 +32,16 @@ pub(crate) fn core_writes(writes: api::Writes) -> core::Writes {
 }
 
 pub(crate) fn unit(unit: &core::clients::Unit) -> api::Unit {
-    api::Unit { name: unit.name.clone(), target_reads: unit.target_reads }
+    let table = |table: &core::clients::ShadowTable| {
+        let core::clients::ShadowTable { salt, stage, epoch, stale } = table.clone();
+        api::ShadowTable { salt, stage, epoch, stale }
+    };
+    api::Unit { name: unit.name.clone(), target_reads: unit.target_reads, table: unit.table.as_ref().map(table) }
 }
 
 pub(crate) fn core_unit(unit: api::Unit) -> core::clients::Unit {
-    core::clients::Unit { name: unit.name, target_reads: unit.target_reads }
+    let table = unit.table.map(|api::ShadowTable { salt, stage, epoch, stale }| core::clients::ShadowTable { salt, stage, epoch, stale });
+    core::clients::Unit { name: unit.name, target_reads: unit.target_reads, table }
 }
 
 /// Whether a text names a file in a folder, and nothing outside it.

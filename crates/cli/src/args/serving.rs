@@ -5,10 +5,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Subcommand, ValueEnum};
 use cutover_server::Role;
 
+use super::ShadowTables;
+
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cutover serve
   cutover serve --listen 0.0.0.0:7700 --tls-certificate tls.crt --tls-key tls.key
+  cutover serve --shadow-tables 'postgres://viewer:${PASSWORD}@db.example/shop'
   curl -s http://127.0.0.1:7700/v1/status | jq .phase
   curl -s http://127.0.0.1:7700/ofrep/v1/evaluate/flags/database-writes-enabled -d '{\"context\":{\"database\":\"db1:5432/orders\"}}'
 
@@ -26,6 +29,8 @@ pub(crate) struct Serve {
     /// Where `retire --server` has archives written; `.cutover/archives` beside the plan where no folder is named.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) archives: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shadow: ShadowTables,
 }
 
 /// Who asks a server, and whom to trust.

@@ -31,6 +31,21 @@ The same in SQL: CALL cutover.backfill('orders', p_rows_per_second => 5000)")]
 
 The same in SQL: SELECT cutover.drain('orders'), again and again")]
     Drain(Drain),
+    /// Where each table stands: stage, share of reads, health, queue, how long the stage has to last, and the next safe command.
+    #[command(after_help = "Examples:
+  cutover sql status --url postgres://viewer@db.example/shop
+  cutover sql status --url postgres://viewer@db.example/shop --watch
+  cutover sql status --url postgres://viewer@db.example/shop --output json | jq '.tables[] | select(.queued > 0)'
+
+`cutover status --shadow-tables URL` shows the same below a switch.")]
+    Status(SqlStatus),
+    /// Check the tables again and again: roll back what is unhealthy, take the next step where that was allowed, bring what is queued.
+    #[command(after_help = "Examples:
+  cutover sql watch --url postgres://operator@db.example/shop
+  cutover sql watch --url postgres://operator@db.example/shop --every 30s --output json >> checks.jsonl
+
+For servers without pg_cron. The same in SQL, once a minute: SELECT * FROM cutover.run_automated_safety_check()")]
+    Watch(SqlWatch),
 }
 
 /// Where the tables are.
@@ -48,6 +63,42 @@ pub(crate) struct Schema {
     /// The schema that holds the functions.
     #[arg(long, value_name = "NAME", default_value = SCHEMA, value_parser = schema_name)]
     pub(crate) schema: String,
+}
+
+/// Shadow tables, for verbs that are about something else as well.
+#[derive(Args, Debug)]
+pub(crate) struct ShadowTables {
+    /// A database with shadow tables. `${NAME}` in it stands for a variable of the environment, as in a plan.
+    #[arg(long, value_name = "URL")]
+    pub(crate) shadow_tables: Option<String>,
+    /// With --shadow-tables: the schema that holds their functions.
+    #[arg(long, value_name = "NAME", default_value = SCHEMA, value_parser = schema_name)]
+    pub(crate) schema: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SqlStatus {
+    #[command(flatten)]
+    pub(crate) there: There,
+    /// Look again every second until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SqlWatch {
+    #[command(flatten)]
+    pub(crate) there: There,
+    /// Between two checks: 1s to 1h.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = every)]
+    pub(crate) every: Duration,
+}
+
+/// More often would be a load, more seldom no watch.
+fn every(text: &str) -> Result<Duration, String> {
+    let every = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if allowed.contains(&every) { Ok(every) } else { Err("has to be 1s to 1h".to_owned()) }
 }
 
 #[derive(Args, Debug)]

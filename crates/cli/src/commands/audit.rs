@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::remote;
+use super::{remote, sql};
 use crate::{
     args::{Audit, Global, Output},
     output::{Failure, Paint, print_json, to_stdout},
@@ -24,28 +24,34 @@ pub(crate) struct Journal {
 /// What recomputing the chain found.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Chain {
-    intact: bool,
+    pub(super) intact: bool,
     /// The newest entry's hash, of one that is intact.
     #[serde(skip_serializing_if = "Option::is_none")]
-    head: Option<String>,
+    pub(super) head: Option<String>,
     /// What is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    what: Option<String>,
+    pub(super) what: Option<String>,
 }
 
 /// What of an entry is shown to a person.
 #[derive(Deserialize)]
 struct Line {
     seq: u64,
-    epoch: u64,
+    /// Not of every entry about shadow tables.
+    epoch: Option<u64>,
     at_ms: i64,
     actor: String,
-    reason: String,
+    reason: Option<String>,
     kind: String,
+    /// Which shadow table it is about.
+    table: Option<String>,
     body: Value,
 }
 
 pub(crate) async fn run(global: &Global, args: &Audit) -> Result<(), Failure> {
+    if let Some(url) = sql::named(&args.shadow, &args.remote)? {
+        return sql::audit::run(global, &url, &args.shadow.schema, args.verify).await;
+    }
     let journal = match remote::named(&args.remote)? {
         Some(server) => server.audit(args.verify).await?,
         None => read(global, args.verify).await?,
@@ -81,21 +87,23 @@ async fn read(global: &Global, verify: bool) -> Result<Journal, Failure> {
     Ok(Journal { journal: cutover.journal_location(), entries, chain })
 }
 
-fn unreadable(error: &serde_json::Error) -> Failure {
+pub(super) fn unreadable(error: &serde_json::Error) -> Failure {
     Failure::new(format!("an entry of the journal can't be shown: {error}"))
 }
 
-fn print(entry: &Value) -> Result<(), Failure> {
+/// One entry, as a person reads it.
+pub(super) fn print(entry: &Value) -> Result<(), Failure> {
     let entry = Line::deserialize(entry).map_err(|error| unreadable(&error))?;
     let paint = Paint::stdout();
     let at = jiff::Timestamp::from_millisecond(entry.at_ms)
         .map_or_else(|_| entry.at_ms.to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string());
-    let reason = if entry.reason.is_empty() { String::new() } else { format!("  \"{}\"", entry.reason) };
+    let reason = entry.reason.filter(|reason| !reason.is_empty()).map(|reason| format!("  \"{reason}\"")).unwrap_or_default();
+    let epoch = entry.epoch.map_or_else(|| " ".repeat(9), |epoch| format!("epoch {epoch:<3}"));
+    let table = entry.table.map(|table| format!("  {table}")).unwrap_or_default();
     to_stdout(&format!(
-        "{:>4}  {}  epoch {:<3} {} {}{reason}",
+        "{:>4}  {}  {epoch} {} {}{table}{reason}",
         entry.seq,
         paint.dim(&at),
-        entry.epoch,
         paint.bold(&format!("{:<16}", entry.kind)),
         entry.actor
     ));

@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use cutover_core::plan::Traffic;
-use cutover_engine::Cutover;
-use cutover_server::{Options, Role, ServerError, Tls, TokenFile, serve};
+use cutover_engine::{Cutover, shadow::ShadowTables};
+use cutover_server::{Options, Role, ServerError, Tell, Tls, TokenFile, serve, serve_tables};
 use jiff::{SignedDuration, Timestamp};
 
-use super::remote::plain;
+use super::{remote::plain, sql::status::text};
 use crate::{
     args::{Door, Global, Output, Serve, Token},
     output::{Failure, Paint, print_json, to_stderr, to_stdout},
@@ -20,14 +20,23 @@ const LEASE: Duration = Duration::from_secs(2);
 /// How long requests under way may go on after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How what is known is told to whoever asks the server for it.
+const TELL: Tell = Tell { status: plain, tables: |tables| text(tables, Paint::none()) };
+
 pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
+    let tables = shadow_tables(args)?;
+    if plan_file::is_none(global)
+        && let Some(tables) = tables
+    {
+        return serve_alone(global, args, tables).await;
+    }
     let cutover = plan_file::open(global).await?;
     let places = cutover.plan().places().map_err(ServerError::Place)?;
     let options = options(global, args, &cutover);
     let (name, journal) = (cutover.plan().name.clone(), cutover.journal_location());
     let mut stop = stop::on_signal_saying("closing: requests under way may end");
     let archives = args.archives.clone().unwrap_or_else(|| plan_file::state(&global.plan).join("archives"));
-    let mut running = serve(cutover, places, archives, plain, options.clone()).await?;
+    let mut running = serve(cutover, places, archives, TELL, tables, options.clone()).await?;
     let address = address(&options, running.address());
     match global.output {
         Output::Json => print_json(&serde_json::json!({ "address": address, "cutover": name })),
@@ -39,6 +48,30 @@ pub(crate) async fn run(global: &Global, args: &Serve) -> Result<(), Failure> {
         _ = stop.wait_for(|stop| *stop) => {}
     }
     Ok(running.close().await?)
+}
+
+/// Serves shadow tables without any switch.
+async fn serve_alone(global: &Global, args: &Serve, tables: ShadowTables) -> Result<(), Failure> {
+    let options = through(global, args.listen, &args.door, args.lease.unwrap_or(LEASE));
+    let (name, place) = (tables.name().to_owned(), tables.place());
+    let mut stop = stop::on_signal_saying("closing: requests under way may end");
+    let mut running = serve_tables(tables, TELL, options.clone()).await?;
+    let address = address(&options, running.address());
+    match global.output {
+        Output::Json => print_json(&serde_json::json!({ "address": address, "shadow_tables": place })),
+        Output::Human => to_stdout(&format!("serving the shadow tables of {name} at {address}")),
+    }
+    to_stderr(&conditions(&options)?);
+    tokio::select! {
+        ended = running.ended() => return Ok(ended?),
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    Ok(running.close().await?)
+}
+
+fn shadow_tables(args: &Serve) -> Result<Option<ShadowTables>, Failure> {
+    let url = args.shadow.shadow_tables.as_deref().map(plan_file::url).transpose()?;
+    Ok(url.map(|url| ShadowTables::new(url, args.shadow.schema.clone())))
 }
 
 /// Where it can be reached.

@@ -1,5 +1,9 @@
 //! `cutover sql`: shadow tables, which live in the database itself. What is done here can be done with psql as well.
 
+pub(crate) mod audit;
+pub(crate) mod status;
+mod watch;
+
 use std::time::{Duration, Instant};
 
 use cutover_core::plan::DatabaseUrl;
@@ -8,14 +12,14 @@ use cutover_postgres::{
     connect::{Purpose, connect},
     shadow,
 };
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
-    args::{Backfill, Drain, Global, Install, Output, Sql, There},
+    args::{Backfill, Drain, Global, Install, Output, Remote, ShadowTables, Sql, There},
     listen::Listener,
     output::{Failure, print_json, thousands, to_stderr, to_stdout},
-    stop,
+    plan_file, stop,
 };
 
 /// What the server's views show us as.
@@ -35,6 +39,8 @@ pub(crate) async fn run(global: &Global, args: &Sql) -> Result<(), Failure> {
         Sql::Install(args) => install(global, args).await,
         Sql::Backfill(args) => backfill(global, args).await,
         Sql::Drain(args) => drain(global, args).await,
+        Sql::Status(args) => status::run(global, args).await,
+        Sql::Watch(args) => Box::pin(watch::run(global, args)).await,
     }
 }
 
@@ -128,13 +134,27 @@ async fn drain(global: &Global, args: &Drain) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The database that is named with other verbs, if one is.
+pub(super) fn named(shadow: &ShadowTables, remote: &Remote) -> Result<Option<DatabaseUrl>, Failure> {
+    let Some(url) = &shadow.shadow_tables else { return Ok(None) };
+    if remote.server.is_some() {
+        return Err(
+            Failure::usage("--shadow-tables and --server can't be meant both").with_hint("a server is told of them when it is started")
+        );
+    }
+    plan_file::url(url).map(Some)
+}
+
 async fn client(url: &str) -> Result<Client, Failure> {
-    let url = DatabaseUrl::parse(url).map_err(Failure::usage)?;
-    Ok(connect(&url, &Purpose::new(APPLICATION)).await?)
+    connected(&DatabaseUrl::parse(url).map_err(Failure::usage)?).await
+}
+
+async fn connected(url: &DatabaseUrl) -> Result<Client, Failure> {
+    Ok(connect(url, &Purpose::new(APPLICATION)).await?)
 }
 
 /// Rests, and says whether somebody wants us to stop.
-async fn stopped(stop: &mut watch::Receiver<bool>, rest: Duration) -> bool {
+async fn stopped(stop: &mut Receiver<bool>, rest: Duration) -> bool {
     *stop.borrow() || tokio::time::timeout(rest, stop.wait_for(|stop| *stop)).await.is_ok()
 }
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use cutover_core::Ladder;
 use cutover_engine::Status as Standing;
+use cutover_postgres::shadow::routes::Shown;
+use serde::Serialize;
 
-use super::remote;
+use super::{remote, sql};
 use crate::{
     args::{Global, Output, Status},
     left_out,
@@ -14,16 +16,33 @@ use crate::{
 };
 
 pub(crate) async fn run(global: &Global, args: &Status) -> Result<(), Failure> {
+    let shadow = sql::named(&args.shadow, &args.remote)?;
     if let Some(server) = remote::named(&args.remote)? {
         return server.status(global, args.watch).await;
+    }
+    // Shadow tables need no plan.
+    if let Some(url) = shadow.as_ref().filter(|_| plan_file::is_none(global)) {
+        return sql::status::show(global, url, &args.shadow.schema, args.watch).await;
     }
     let cutover = plan_file::open(global).await?;
     let mut stop = stop::on_signal();
     loop {
         let status = cutover.status().await?;
+        // What is known of the switch is told, whatever becomes of these.
+        let looked = match &shadow {
+            Some(url) => sql::status::look(url, &args.shadow.schema).await.map(Some),
+            None => Ok(None),
+        };
+        let (shadow_tables, failed) = looked.map_or_else(|failure| (None, Some(failure.answered())), |tables| (tables, None));
         match global.output {
-            Output::Json => print_json(&status),
-            Output::Human => to_stdout(&text(&status, Paint::stdout())),
+            Output::Json => print_json(&WithTables { status, shadow_tables }),
+            Output::Human => {
+                to_stdout(&text(&status, Paint::stdout()));
+                shadow_tables.iter().for_each(|tables| to_stdout(&sql::status::text(tables, Paint::stdout())));
+            }
+        }
+        if let Some(failure) = failed {
+            return Err(failure);
         }
         if !args.watch {
             return Ok(());
@@ -32,6 +51,15 @@ pub(crate) async fn run(global: &Global, args: &Status) -> Result<(), Failure> {
             return Ok(());
         }
     }
+}
+
+/// A switch, and the shadow tables that were asked for besides.
+#[derive(Serialize)]
+struct WithTables {
+    #[serde(flatten)]
+    status: Standing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_tables: Option<Vec<Shown>>,
 }
 
 /// What a person is told, line by line.

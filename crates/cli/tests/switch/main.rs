@@ -36,8 +36,10 @@ mod server;
 mod services;
 mod serving;
 mod set_ups;
+mod shadow_serving;
 mod shop;
 mod sql;
+mod sql_looks;
 #[path = "../process/providers.rs"]
 mod stock;
 mod there_and_back;

@@ -3,18 +3,38 @@
 use std::{process::Stdio, time::Duration};
 
 use cutover_testkit::{Cluster, ClusterOptions, eventually, install};
-use tokio::process::Command;
+use nix::sys::signal::Signal;
+use tokio::process::{Child, Command};
 
 use crate::world::Said;
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), signal).unwrap();
+}
 
 /// A database with a table of so many rows, and the functions where they are wanted.
-struct Shop(Cluster);
+pub(crate) struct Shop(pub(crate) Cluster);
 
 impl Shop {
-    async fn open(rows: u32) -> Self {
-        let server = Cluster::start(&install(15).unwrap(), ClusterOptions::named("sql").not_durable()).await.unwrap();
+    pub(crate) async fn open(rows: u32) -> Self {
+        Self::on(15, rows).await
+    }
+
+    /// With its table on its way, at `test_1`.
+    pub(crate) async fn moving(rows: u32) -> Self {
+        let shop = Self::open(rows).await;
+        shop.sql(&["install", "--short-names"]).await.code(0);
+        shop.0.execute("shop", "SELECT create_shadow_table('orders'), enable_dual_write('orders')").await.unwrap();
+        shop.sql(&["backfill", "orders"]).await.code(0);
+        shop.0.execute("shop", "SELECT start_gradual_cutover('orders', 0)").await.unwrap();
+        shop.0.execute("shop", "SELECT advance_cutover_stage('orders', true, 'it''s time — now')").await.unwrap();
+        shop
+    }
+
+    pub(crate) async fn on(major: u32, rows: u32) -> Self {
+        let server = Cluster::start(&install(major).unwrap(), ClusterOptions::named("sql").not_durable()).await.unwrap();
         server.create_database("shop").await.unwrap();
         let sql = format!(
             "CREATE TABLE orders (id int PRIMARY KEY, v int); INSERT INTO orders SELECT i, i FROM generate_series(1, {rows}) i; ANALYZE orders"
@@ -23,20 +43,28 @@ impl Shop {
         Self(server)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
         command.args(arguments).env("CUTOVER_SQL_URL", self.0.url("postgres", "shop"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
-    async fn sql(&self, arguments: &[&str]) -> Said {
+    pub(crate) async fn sql(&self, arguments: &[&str]) -> Said {
         let output =
             tokio::time::timeout(LIMIT, self.command(&[&["sql"], arguments].concat()).output()).await.expect("it did not end").unwrap();
         Said::of(output)
     }
 
-    async fn text(&self, sql: &str) -> String {
+    /// Any verb, in a folder with no plan.
+    pub(crate) async fn verb(&self, arguments: &[&str]) -> Said {
+        let nowhere = tempfile::tempdir().unwrap();
+        let mut command = self.command(arguments);
+        let output = command.current_dir(nowhere.path()).env_remove("CUTOVER_PLAN").output();
+        Said::of(tokio::time::timeout(LIMIT, output).await.expect("it did not end").unwrap())
+    }
+
+    pub(crate) async fn text(&self, sql: &str) -> String {
         self.0.client("shop").await.unwrap().query_one(sql, &[]).await.unwrap().get(0)
     }
 }
@@ -60,8 +88,7 @@ async fn a_table_is_filled_beside_those_who_write_and_again_from_where_it_was_st
     let child = shop.command(&["sql", "backfill", "orders", "--batch", "50", "--max-rate", "100"]).spawn().unwrap();
     let some = || async { shop.text("SELECT backfill_rows::text FROM cutover.dual_write_config").await != "0" };
     eventually(LIMIT, some).await.unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    signal(&child, Signal::SIGINT);
     let stopped = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it does not stop").unwrap();
     Said::of(stopped).code(1).says("stopped after").says("goes on there");
     shop.0.execute("shop", "UPDATE orders SET v = -v WHERE id % 3 = 0").await.unwrap();
@@ -89,8 +116,7 @@ async fn the_queue_is_drained_and_what_can_t_be_brought_is_told() {
     shop.0.execute("shop", "DELETE FROM orders WHERE id = 5").await.unwrap();
     let gone = || async { shop.text("SELECT count(*)::text FROM orders_shadow").await == "9" };
     eventually(LIMIT, gone).await.unwrap();
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    signal(&child, Signal::SIGTERM);
     let stopped = tokio::time::timeout(LIMIT, child.wait_with_output()).await.expect("it does not stop").unwrap();
     Said::of(stopped).code(0).says("1 rows brought, 0 keys queued");
 }
@@ -107,4 +133,5 @@ async fn mistakes_are_told_before_anything_is_done() {
     run(&["install", "--print", "--schema", "Robert'); DROP"]).await.code(2).says("lower-case letters");
     run(&["backfill", "orders", "--url", "postgres://a@b/c", "--batch", "0"]).await.code(2).says("1..=100000");
     run(&["drain", "--url", "postgres://a@127.0.0.1:9/c"]).await.code(1).says("127.0.0.1");
+    run(&["status", "--url", "postgres://a@127.0.0.1:9/c"]).await.code(1).says("127.0.0.1");
 }

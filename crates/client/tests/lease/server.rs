@@ -109,7 +109,10 @@ impl Server {
         self.shared.view.send_modify(|view| {
             view.revision += 1;
             view.route.epoch += 1;
-            view.units = units.iter().map(|(name, target_reads)| Unit { name: (*name).to_owned(), target_reads: *target_reads }).collect();
+            view.units = units
+                .iter()
+                .map(|(name, target_reads)| Unit { name: (*name).to_owned(), target_reads: *target_reads, table: None })
+                .collect();
         });
     }
 

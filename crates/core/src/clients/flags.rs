@@ -118,15 +118,14 @@ impl Flags<'_> {
     /// # Errors
     /// See [`FlagError`].
     pub fn evaluate(&self, flag: &str, context: Context<'_>) -> Result<Evaluation, FlagError> {
-        let own = self.own(flag);
-        if let Some(unit) = own.and_then(|own| self.read_of(own)) {
+        if let Some(unit) = self.read_of(flag) {
             return self.read(unit, context.key);
         }
         let refusal = self.refusal(context.database);
         if let Some(value) = self.of_writes(flag, refusal.is_none()) {
             return Ok(Evaluation::new(value, self.reason(Reason::TargetingMatch), refusal));
         }
-        let (value, why) = match own {
+        let (value, why) = match self.own(flag) {
             Some("database.write") if self.is_open() => (Value::Text(self.route.authority.to_string()), None),
             Some("database.write") => (Value::Text("hold".to_owned()), Some(self.closed())),
             Some("stage") if self.fresh => (Value::Text(self.stage().to_owned()), None),
@@ -194,16 +193,19 @@ impl Flags<'_> {
         self.fresh && self.route == Route { epoch: self.route.epoch, authority: Side::Target, writes: Writes::Held } && there()
     }
 
-    /// The unit whose reads a flag is about.
-    fn read_of(&self, own: &str) -> Option<&Unit> {
-        let name = own.strip_suffix(".read")?;
+    /// The unit whose reads a flag is about; none of any other flag.
+    #[must_use]
+    pub fn read_of(&self, flag: &str) -> Option<&Unit> {
+        let name = self.own(flag)?.strip_suffix(".read")?;
         self.units.iter().find(|unit| unit.name == name)
     }
 
     fn read(&self, unit: &Unit, key: Option<&str>) -> Result<Evaluation, FlagError> {
         let side = unit.reads_from(self.cutover, key).ok_or(FlagError::KeyMissing)?.to_string();
-        let reason = if unit.is_split() { Reason::Split } else { Reason::TargetingMatch };
-        Ok(Evaluation::new(Value::Text(side), self.reason(reason), None))
+        let known = if unit.is_split() { Reason::Split } else { Reason::TargetingMatch };
+        let is_stale = unit.table.as_ref().is_some_and(|table| table.stale);
+        let reason = if is_stale { Reason::Unknown } else { self.reason(known) };
+        Ok(Evaluation::new(Value::Text(side), reason, None))
     }
 
     fn reason(&self, known: Reason) -> Reason {
@@ -227,7 +229,7 @@ mod tests {
     use cutover_bucketing::ALL;
 
     use super::*;
-    use crate::plan::DatabaseUrl;
+    use crate::{clients::ShadowTable, plan::DatabaseUrl};
 
     fn told(route: Route, fresh: bool, flag: &str, database: Option<&str>) -> Evaluation {
         let [source, target] = ["postgres://c@old/shop", "postgres://c@new/shop"].map(|url| DatabaseUrl::parse(url).unwrap());
@@ -296,7 +298,7 @@ mod tests {
     fn a_unit_whose_reads_are_split_is_told_by_key_and_any_other_without_one() {
         let places = Places::default();
         let told = |fresh, target_reads, flag: &str, key| {
-            let units = [Unit { name: "orders".to_owned(), target_reads }];
+            let units = [Unit { name: "orders".to_owned(), target_reads, table: None }];
             let flags = Flags { cutover: "shop", route: ROUTES[0], units: &units, fresh, places: &places };
             flags.evaluate(flag, Context { database: None, key }).map(|told| (told.variant, told.reason))
         };
@@ -314,6 +316,27 @@ mod tests {
         for flag in ["shop.database.read", "shop.order.read", "shop..read", "shop.read", "shop.orders.read.read"] {
             assert_eq!(told(true, 0, flag, None), Err(FlagError::NotFound), "{flag}");
         }
+    }
+
+    #[test]
+    fn a_table_with_a_shadow_is_told_by_its_own_salt_and_as_sure_as_its_own_database_is() {
+        let places = Places::default();
+        let told = |stale, fresh, flag: &str| {
+            let table = ShadowTable { salt: "shop.database".to_owned(), stage: "half_50".to_owned(), epoch: 7, stale };
+            let table = Unit { name: "audit.orders".to_owned(), target_reads: 2208, table: Some(table) };
+            let units = [Unit::of_switch(&ROUTES[0]), table];
+            let flags = Flags { cutover: "main", route: ROUTES[0], units: &units, fresh, places: &places };
+            flags.evaluate(flag, Context { database: None, key: Some("customer-17") }).map(|told| (told.variant, told.reason))
+        };
+        // A published vector: shop.database,customer-17,2207.
+        for (stale, fresh, reason) in [(false, true, Reason::Split), (true, true, Reason::Unknown), (false, false, Reason::Unknown)] {
+            assert_eq!(told(stale, fresh, "main.audit.orders.read"), Ok(("target".to_owned(), reason)));
+        }
+        assert_eq!(
+            told(true, true, "main.database.read"),
+            Ok(("source".to_owned(), Reason::TargetingMatch)),
+            "the switch is no part of it"
+        );
     }
 
     #[test]

@@ -21,5 +21,5 @@ pub use listeners::{Heard, Listeners, Verdict};
 pub use places::{Place, Places};
 pub use pushed::{Moment, Pushed};
 pub use report::{Claim, Driving, MOST_NAMES, Report, Verb};
-pub use units::Unit;
+pub use units::{ShadowTable, Unit};
 pub use wanted::{Names, Wanted};

@@ -16,6 +16,7 @@ use super::{
     Accept, Check, Copy, Database, DatabaseUrl, Expect, Filter, Format, Hooks, InPause, LargeObjects, Pattern, Pause, Plan, PlanError,
     Switch, TableSettings, Tables, Traffic, Verify,
     error::nearest,
+    expand::expand,
     file::{self, File, Text},
 };
 
@@ -212,28 +213,7 @@ impl Reader<'_> {
 
     /// Replaces each `${NAME}` by the environment's value. `$${` stands for a plain `${`.
     pub(super) fn expand(&self, text: &Text) -> Result<String, PlanError> {
-        let mut rest = text.get_ref().as_str();
-        let mut expanded = String::with_capacity(rest.len());
-        while let Some(at) = rest.find("${") {
-            if rest[..at].ends_with('$') {
-                expanded.push_str(&rest[..at - 1]);
-                expanded.push_str("${");
-                rest = &rest[at + 2..];
-                continue;
-            }
-            expanded.push_str(&rest[..at]);
-            let (name, after) = rest[at + 2..].split_once('}').ok_or_else(|| {
-                self.fault(text.span(), "a `${` has no closing `}`", Some("write ${NAME}, or $${ for a plain ${".to_owned()))
-            })?;
-            let value = (self.environment)(name).ok_or_else(|| {
-                let hint = format!("set it, for example: export {name}=…");
-                self.fault(text.span(), format!("the environment has no variable `{name}`"), Some(hint))
-            })?;
-            expanded.push_str(&value);
-            rest = after;
-        }
-        expanded.push_str(rest);
-        Ok(expanded)
+        expand(text.get_ref(), self.environment).map_err(|(message, hint)| self.fault(text.span(), message, Some(hint)))
     }
 
     pub(super) fn fault(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> PlanError {

@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod expand;
 mod file;
 mod rehearse;
 mod secret;
@@ -18,6 +19,7 @@ use crate::{
 
 pub use self::{
     error::{PlanError, nearest},
+    expand::expand,
     rehearse::{Data, Rehearse},
     secret::Secret,
     service::{FlagService, FlagsmithFlag, LaunchDarklyFlag, ServiceFlag, SplitFlag, UnleashFlag},

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     evaluate::{self, Asker, Evaluated, FlagValue, Unanswered},
-    front::{Front, View},
+    front::{Front, Version, View},
 };
 
 /// How often a silent stream says that it is alive.
@@ -72,26 +72,26 @@ struct Events {
     front: Front,
     views: watch::Receiver<View>,
     closing: watch::Receiver<bool>,
-    /// The revision that was told; none before the first event.
-    told: Option<u64>,
+    /// What was told; none before the first event.
+    told: Option<Version>,
 }
 
 impl Events {
     /// None when everything ends.
     async fn next(&mut self) -> Option<EventStreamResponse> {
         if self.told.is_none() {
-            self.told = Some(self.views.borrow_and_update().revision);
+            self.told = Some(self.views.borrow_and_update().version());
             return Some(event("provider_ready", Map::new()));
         }
         let told = self.told;
-        let news = async { self.views.wait_for(|view| Some(view.revision) != told).await.ok().map(|view| view.clone()) };
+        let news = async { self.views.wait_for(|view| Some(view.version()) != told).await.ok().map(|view| view.clone()) };
         let news = tokio::select! {
             news = timeout(HEARTBEAT, news) => news,
             _ = self.closing.wait_for(|closing| *closing) => return None,
         };
         let Ok(view) = news else { return Some(event("keep_alive", Map::new())) };
         let view = view?;
-        self.told = Some(view.revision);
+        self.told = Some(view.version());
         let changed = self.front.flags(&view).names().into_iter().map(|name| (name, json!({ "type": "update" }))).collect();
         Some(event("configuration_change", Map::from_iter([("flags".to_owned(), serde_json::Value::Object(changed))])))
     }

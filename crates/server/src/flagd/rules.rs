@@ -46,7 +46,7 @@ fn rule(flags: &Flags<'_>, name: &str, spellings: &[String], until_s: u64) -> Va
 mod tests {
     use cutover_core::{
         Route, Side, Writes,
-        clients::{Place, Places, Unit},
+        clients::{Place, Places, ShadowTable, Unit},
     };
 
     use super::*;
@@ -74,6 +74,18 @@ mod tests {
         let branches = |flag: &str, place: usize| told["flags"][flag]["targeting"]["if"][place].clone();
         assert_eq!([1, 2].map(|place| branches("shop.database.write", place)), ["source", "hold"]);
         assert_eq!([1, 2].map(|place| branches("shop.database.read", place)), ["source", "source"], "a rule all the same");
+        // What depends on a key is left to the default in the application's code, and no share is ever pushed.
+        let table = |target_reads| {
+            let table = ShadowTable { salt: "shop.orders".to_owned(), stage: "test_10".to_owned(), epoch: 3, stale: false };
+            Unit { name: "orders".to_owned(), target_reads, table: Some(table) }
+        };
+        for (share, expected) in [(0, json!("source")), (1_000, Value::Null), (10_000, json!("target"))] {
+            let units = [table(share)];
+            let told = configuration(&Flags { units: &units, ..flags }, 1_700_000_000, Map::new());
+            assert!(!told.contains("fractional"), "{told}");
+            let told: Value = serde_json::from_str(&told).unwrap();
+            assert_eq!(told["flags"]["shop.orders.read"]["targeting"]["if"][1], expected, "{share}: {told}");
+        }
         for closed in [Flags { fresh: false, ..flags }, Flags { route: Route { writes: Writes::Held, ..route }, ..flags }] {
             let told: Value = serde_json::from_str(&configuration(&closed, 1_700_000_000, Map::new())).unwrap();
             assert_eq!(told["flags"]["database-writes-enabled"]["variants"], json!({ "off": false }), "it can't be allowed");

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     evaluate::{MOST_NAME, standing},
-    front::{Front, View, whole_ms},
+    front::{Front, Version, View, whole_ms},
 };
 
 /// With a shorter lease, rules whose end is a whole second can run out before the next are told.
@@ -71,7 +71,7 @@ struct Listener {
 /// What tells one configuration from another.
 #[derive(Clone, Copy)]
 struct Told {
-    revision: u64,
+    version: Version,
     fresh: bool,
     until_s: u64,
 }
@@ -131,7 +131,7 @@ impl Listener {
         let (lease, view) = self.front.lend(&renewal, arrived).ok()?;
         let flags = self.front.flags(&view);
         let until_s = if flags.fresh { (moment.wall_ms + whole_ms(lease)) / 1_000 } else { 0 };
-        let told = Told { revision: view.revision, fresh: flags.fresh, until_s };
+        let told = Told { version: view.version(), fresh: flags.fresh, until_s };
         if self.told.is_some_and(|before| !told.is_news_after(before)) {
             return None;
         }
@@ -153,7 +153,7 @@ impl Listener {
 impl Told {
     /// Rounded to whole seconds, the same end may come out earlier: that is no news.
     fn is_news_after(self, before: Self) -> bool {
-        (self.revision, self.fresh) != (before.revision, before.fresh) || self.until_s > before.until_s
+        (self.version, self.fresh) != (before.version, before.fresh) || self.until_s > before.until_s
     }
 }
 
