@@ -42,7 +42,7 @@ GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refus
 GRANT EXECUTE ON FUNCTION cutover.check_completion(text), cutover.mentions(text, regclass, text), cutover.hanging_on(regclass), cutover.to_carry(cutover.shadow_table),
     cutover.column_pairs(cutover.shadow_table), cutover.unlike_columns(regclass, regclass), cutover.unlike_columns_of(oid, oid, regclass, regclass),
     cutover.column_order(regclass), cutover.foreign_keys(cutover.shadow_table), cutover.index_pairs(cutover.shadow_table),
-    cutover.statistics_pairs(cutover.shadow_table), cutover.sequences(cutover.shadow_table), cutover.policy_statement(oid, regclass, text),
+    cutover.statistics_pairs(cutover.shadow_table), cutover.sequences(cutover.shadow_table), cutover.policy_statement(oid, regclass, text, text, text),
     cutover.other_name(cutover.shadow_table, boolean), cutover.shadow_name(cutover.shadow_table), cutover.unvalidated(text)
     TO cutover_viewer, cutover_operator;
 GRANT EXECUTE ON FUNCTION cutover.is_promoted(text), cutover.is_new_table(text), cutover.name_parts(text), cutover.table_named(text), cutover.refuse(text, text, text)

@@ -28,9 +28,10 @@ BEGIN
     SELECT 'name', true, format('%s and %s are in different schemas', v_x, v_y), format('ALTER TABLE %s SET SCHEMA %s', v_y, v_p.relnamespace::regnamespace)
      WHERE v_p.relnamespace <> v_s.relnamespace
     UNION ALL
-    SELECT 'name', true, format('the name %I is taken', cutover.other_name(v_shadow, false)), format('rename it: %s gets that name', v_x)
-     WHERE NOT v_back AND (EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = v_p.relnamespace AND c.relname = cutover.other_name(v_shadow, false))
-                           OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = v_p.relnamespace AND t.typname = cutover.other_name(v_shadow, false)))
+    SELECT 'name', true, format('the name %I is taken', o.name), format('rename it: %s gets that name', v_x)
+      FROM (SELECT cutover.other_name(v_shadow, v_back) AS name) o
+     WHERE EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = v_p.relnamespace AND c.relname = o.name AND c.oid IS DISTINCT FROM v_shadow.stand_in)
+        OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = v_p.relnamespace AND t.typname = o.name AND (t.typrelid = 0 OR t.typrelid IS DISTINCT FROM v_shadow.stand_in))
     UNION ALL
     SELECT 'kind', true, format('%s has children by inheritance', i.inhparent::regclass), 'make a partitioned table of them'
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent IN (v_x, v_y) AND c.relkind = 'r'
@@ -82,7 +83,8 @@ BEGIN
     SELECT 'sequences', true, format('%I of %s may be null, and can''t get the identity of %I', s.shadow_column, v_y, s.column_name), format('ALTER TABLE %s ALTER %I SET NOT NULL', v_y, s.shadow_column)
       FROM cutover.sequences(v_shadow) s WHERE s.kind = 'i' AND s.shadow_sequence IS NULL AND s.shadow_default IS NULL AND s.shadow_may_be_null
     UNION ALL
-    SELECT 'statistics', true, format('%s has nothing like %s', v_y, pg_describe_object('pg_statistic_ext'::regclass, s.statistics, 0)), format('CREATE STATISTICS … FROM %s', v_y)
+    -- On the way back they are no reason to wait.
+    SELECT 'statistics', NOT v_back, format('%s has nothing like %s', v_y, pg_describe_object('pg_statistic_ext'::regclass, s.statistics, 0)), format('CREATE STATISTICS … FROM %s', v_y)
       FROM cutover.statistics_pairs(v_shadow) s WHERE s.shadow_statistics IS NULL
        AND 'pg_statistic_ext'::regclass::oid || ':' || s.statistics <> ALL (v_shadow.own_objects)
     UNION ALL

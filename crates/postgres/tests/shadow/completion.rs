@@ -184,8 +184,8 @@ async fn c10_whatever_can_t_be_carried_is_refused_by_name() {
 #[tokio::test]
 async fn c10_a_completion_that_should_not_be_is_refused_and_changes_nothing() {
     let ground = Ground::moving(15, "too_early", 50, "sync").await;
-    run(&ground.admin, "GRANT cutover_operator TO colleague; GRANT CREATE ON DATABASE too_early TO owner").await;
-    let colleague = ground.another("colleague").await;
+    run(&ground.admin, "GRANT CREATE ON DATABASE too_early TO owner").await;
+    let colleague = ground.member("cutover_operator").await;
     let completes = "SELECT cutover.complete_cutover('projects', true)";
     let refuses = async |sql: &str, state: &str, part: &str| {
         let before = ground.definitions().await;
@@ -244,5 +244,15 @@ async fn c10_a_completion_that_should_not_be_is_refused_and_changes_nothing() {
     assert!(state.code() == "SC004" && words.contains("SET ROLE owner"), "{words}");
     let (state, words) = refused(&colleague, "SELECT cutover.drop_shadow_table('projects', true)").await;
     assert!(state.code() == "SC004" && words.contains("SET ROLE owner"), "{words}");
+    // What is queued is brought while everybody waits: so it has to be little.
+    run(
+        &ground.owner,
+        "SELECT cutover.mark_dirty('projects', array_agg(jsonb_build_array(i::text)), 'by hand') FROM generate_series(1, 1001) i",
+    )
+    .await;
+    refuses("SELECT cutover.emergency_rollback('projects', 'drill')", "SC006", "more than 1000 keys of projects are queued").await;
+    run(&ground.owner, "SELECT cutover.drain('projects', 500)").await;
+    go_back(&ground).await;
+    assert_eq!(number(&ground.owner, "SELECT count(*) FROM cutover.dirty_key").await, 0);
     assert_eq!(text(&ground.owner, "SELECT count(*) FROM cutover.verify_audit()").await, "0");
 }

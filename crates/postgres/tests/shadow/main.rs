@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod awkward;
+mod carrying;
 mod completing;
 mod completion;
 mod document;
