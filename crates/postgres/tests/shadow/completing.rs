@@ -193,6 +193,24 @@ async fn somebody_with_an_open_transaction_is_left_alone_and_the_completion_is_r
     );
 }
 
+/// C29: the old table is behind where rows are brought after the write, and nobody who deletes what it still refers to hears of it.
+#[tokio::test]
+async fn c29_a_late_row_of_the_old_table_holds_up_no_write() {
+    let ground = entries(13, "late_rows", "sync").await;
+    run(&ground.owner, "GRANT DELETE ON writers TO shop").await;
+    run(&ground.owner, COMPLETE).await;
+    run(&ground.owner, "SELECT cutover.enable_dual_write('projects', 'async')").await;
+    run(&ground.shop, "INSERT INTO notes (project) SELECT id FROM projects WHERE id < 9; DELETE FROM projects WHERE writer = 9; DELETE FROM writers WHERE id = 9").await;
+    assert_eq!(
+        text(&ground.owner, "SELECT count(*), (SELECT count(*) FROM notes) FROM projects_old").await,
+        "100|0",
+        "its rows are to be taken away"
+    );
+    run(&ground.owner, BACK).await;
+    assert_eq!(text(&ground.owner, "SELECT count(*), (SELECT count(*) FROM cutover.dirty_key) FROM projects").await, "0|0");
+    assert_eq!(number(&ground.owner, "SELECT count(*) FROM cutover.validate_foreign_keys('projects') WHERE outcome = 'valid'").await, 2);
+}
+
 /// C10: whichever comes first, the tables and the stage say the same.
 #[tokio::test]
 async fn of_a_completion_and_a_rollback_at_once_one_is_first_and_the_other_hears_of_it() {
@@ -224,6 +242,22 @@ async fn of_a_completion_and_a_rollback_at_once_one_is_first_and_the_other_hears
             run(&ground.owner, BACK).await;
         }
         ground.to_last_stage().await;
+    }
+    let twin = ground.another("owner").await;
+    for (sql, stage) in [(COMPLETE, "completed"), (BACK, "disabled")] {
+        // Both have seen where it stands, and wait.
+        run(&ground.shop, "BEGIN; SELECT FROM projects").await;
+        let waiting = "SELECT count(DISTINCT pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT cutover.%' AND state = 'active'";
+        let ended = async {
+            eventually(Duration::from_secs(5), || async { number(&ground.admin, waiting).await == 2 }).await.unwrap();
+            run(&ground.shop, "COMMIT").await;
+        };
+        let (one, other, ()) = tokio::join!(ground.owner.batch_execute(sql), twin.batch_execute(sql), ended);
+        let mut told: Vec<_> =
+            [one, other].into_iter().filter_map(Result::err).map(|error| error.code().unwrap().code().to_owned()).collect();
+        told.dedup();
+        assert!(told.is_empty() && sql == BACK || told == ["SC006"] || told == ["SC002"], "{sql}: {told:?}");
+        assert_eq!(text(&ground.owner, STAGE).await, stage);
     }
 }
 
