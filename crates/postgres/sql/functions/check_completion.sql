@@ -46,6 +46,9 @@ BEGIN
            format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY, or ALTER ROLE %s BYPASSRLS', c.oid::regclass, c.relowner::regrole)
       FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid IN (v_x, v_y) AND c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper
     UNION ALL
+    SELECT 'policies', true, format('%s has row-level security, and %s has none', v_y, v_x), format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, or ENABLE it on %s', v_y, v_x)
+     WHERE v_s.relrowsecurity AND NOT v_p.relrowsecurity
+    UNION ALL
     SELECT 'policies', true, format('%s has row-level security, which the view that stays at the shadow''s name would pass over before PostgreSQL 15', v_x),
            'upgrade the server, or go without the policies'
      WHERE NOT v_back AND v_p.relrowsecurity AND v_version < 150000
@@ -60,7 +63,8 @@ BEGIN
      WHERE h.kind = 'policy' AND cardinality(cutover.unlike_columns_of(h.class_id, h.object_id, v_x, v_y)) = 0
        AND replace(cutover.policy_statement(s.oid, v_y, ''), quote_ident(v_s.relname) || '.', quote_ident(v_p.relname) || '.') <> cutover.policy_statement(p.oid, v_x, '');
     RETURN QUERY
-    SELECT 'foreign keys', true, format('%I of %s can''t be carried: %s', f.name, f.child, f.wrong), format('ALTER TABLE %s DROP CONSTRAINT %I', f.child, f.name)
+    SELECT 'foreign keys', true, format('%I of %s can''t be carried: %s', f.name, f.child, f.wrong),
+           format('ALTER TABLE %s DROP CONSTRAINT %I', CASE WHEN f.like_name IS NULL THEN f.child ELSE v_y END, coalesce(f.like_name, f.name))
       FROM cutover.foreign_keys(v_shadow) f WHERE f.wrong IS NOT NULL
     UNION ALL
     SELECT 'foreign keys', true, format('%I belongs to %s, a partition', c.conname, c.conrelid::regclass), format('ALTER TABLE %s DROP CONSTRAINT %I', c.conrelid::regclass, c.conname)

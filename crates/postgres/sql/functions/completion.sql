@@ -24,7 +24,6 @@ DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_route cutover.traffic_routing_config;
     v_held_ms integer;
-    v_keys bigint;
 BEGIN
     IF NOT coalesce(p_confirm_completion, false) THEN
         PERFORM cutover.refuse('SC003', format('completing %s has its shadow take its place', v_shadow.table_name),
@@ -36,9 +35,7 @@ BEGIN
     PERFORM cutover.refuse_unready(v_route);
     PERFORM cutover.refuse_no_way_back(v_shadow);
     v_held_ms := cutover.exchange(v_shadow, v_route.epoch, 'completed', NULL);
-    SELECT count(*) INTO v_keys FROM cutover.unvalidated(v_shadow.table_name);
-    RETURN format('%s is completed; its tables were held for %s ms', v_shadow.table_name, v_held_ms)
-           || CASE WHEN v_keys > 0 THEN format('. %s foreign keys have yet to look at the rows: SELECT * FROM cutover.validate_foreign_keys(%L)', v_keys, v_shadow.table_name) ELSE '' END;
+    RETURN format('%s is completed; its tables were held for %s ms%s', v_shadow.table_name, v_held_ms, cutover.left_to_validate(v_shadow.table_name));
 END
 $$;
 
@@ -97,6 +94,7 @@ BEGIN
             IF p_epoch IS DISTINCT FROM (SELECT c.epoch FROM cutover.traffic_routing_config c WHERE c.table_name = p_shadow.table_name) THEN
                 PERFORM cutover.refuse('SC006', format('somebody else has just moved %s', p_shadow.table_name), 'look where it stands, and decide again');
             END IF;
+            PERFORM cutover.refuse_missing_layers(p_shadow);
             PERFORM cutover.refuse_obstacles(p_shadow.table_name);
             PERFORM cutover.bring_queued(p_shadow);
             SELECT * INTO v_swapped FROM cutover.swap(p_shadow, v_back);

@@ -145,6 +145,11 @@ BEGIN
         wrong := CASE
             WHEN child = p_shadow.shadow_table THEN format('%s is to take the place of %s: let it refer to itself', child, parent)
             WHEN v_key.new_columns IS NULL OR v_key.new_parents IS NULL THEN format('not each of its columns is as it is in %s', p_shadow.shadow_table)
+            -- On the way back the table would get the shadow's.
+            WHEN EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = p_shadow.shadow_table AND c.conname = like_name
+                            AND (c.confupdtype, c.confdeltype, c.confmatchtype, c.condeferrable, c.condeferred)
+                                <> (v_key.confupdtype, v_key.confdeltype, v_key.confmatchtype, v_key.condeferrable, v_key.condeferred))
+                 THEN format('%I of %s does something else; without that it is carried', like_name, p_shadow.shadow_table)
             WHEN NOT starts_with(v_key.definition, make) THEN 'it is of a kind that can''t be made again'
             WHEN v_key.child_kind = 'p' AND NOT v_key.outgoing THEN format('%s is partitioned, and its rows would have to be looked at under a lock', child)
             WHEN NOT pg_has_role(v_key.child_owner, 'USAGE') THEN format('%s belongs to %s', child, v_key.child_owner::regrole)

@@ -243,6 +243,51 @@ async fn foreign_keys_and_names_go_through_the_mapping() {
     }
 }
 
+/// A key that the shadow has of its own is the like of the table's: it gets the name, and is not made twice.
+#[tokio::test]
+async fn keys_that_the_shadow_has_of_its_own_take_the_names_of_the_table_s() {
+    let ground = Ground::new(15, "own_keys").await;
+    ready(
+        &ground,
+        "CREATE TABLE customers (id int PRIMARY KEY); INSERT INTO customers VALUES (1);
+         CREATE TABLE projects (id int PRIMARY KEY, customer int CONSTRAINT to_customer REFERENCES customers, parent int CONSTRAINT to_parent REFERENCES projects);
+         INSERT INTO projects VALUES (1, 1, 1), (2, 1, 1)",
+        "'projects', '(id bigint PRIMARY KEY, customer int REFERENCES customers, parent bigint REFERENCES projects_shadow)'",
+    )
+    .await;
+    run(&ground.owner, "ALTER TABLE projects ALTER CONSTRAINT to_parent DEFERRABLE").await;
+    let (state, words) = refused(&ground.owner, COMPLETE).await;
+    assert!(
+        state.code() == "SC004" && words.contains("ALTER TABLE public.projects_shadow DROP CONSTRAINT projects_shadow_parent_fkey"),
+        "{words}"
+    );
+    run(&ground.owner, "ALTER TABLE projects ALTER CONSTRAINT to_parent NOT DEFERRABLE").await;
+    let keys =
+        "SELECT string_agg(concat_ws(' ', conrelid::regclass, conname, convalidated), ', ' ORDER BY conrelid::regclass::text, conname)
+        FROM pg_constraint WHERE contype = 'f' AND connamespace <> 'cutover'::regnamespace";
+    for round in 0..2 {
+        run(&ground.owner, COMPLETE).await;
+        let validated = if round == 0 { "t" } else { "f" };
+        let told = format!("projects to_customer {validated}, projects to_parent {validated}");
+        assert_eq!(text(&ground.owner, keys).await, told, "the old table has none");
+        assert_eq!(refused(&ground.owner, "INSERT INTO projects VALUES (3, 1, 9)").await.0.code(), "23503");
+        run(&ground.owner, BACK).await;
+        assert_eq!(text(&ground.owner, keys).await, "projects to_customer f, projects to_parent f");
+        assert_eq!(refused(&ground.owner, "INSERT INTO projects VALUES (3, 1, 9)").await.0.code(), "23503");
+        ground.to_last_stage().await;
+    }
+    run(&ground.owner, COMPLETE).await;
+    run(&ground.owner, "DROP TABLE projects_old").await;
+    let (state, words) = refused(&ground.owner, BACK).await;
+    assert!(state.code() == "SC004" && words.contains("was dropped"), "{words}");
+    run(
+        &ground.owner,
+        "INSERT INTO projects VALUES (3, 1, 1); SELECT cutover.drop_shadow_table('projects', true); INSERT INTO projects VALUES (4, 1, 1)",
+    )
+    .await;
+    assert_eq!(number(&ground.admin, "SELECT count(*) FROM cutover.dirty_key").await, 0);
+}
+
 /// Tables of a family move one after another, and in between each refers to whichever is in charge.
 #[tokio::test]
 async fn a_family_of_tables_moves_one_after_another() {
