@@ -121,11 +121,20 @@ $$;
 
 -- Foreign keys of a table, and to it, that hold for what is written but have not looked at the rows there are.
 CREATE OR REPLACE FUNCTION cutover.unvalidated(p_table_name text) RETURNS TABLE (child regclass, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    v_table regclass := (SELECT s.primary_table FROM cutover.shadow_table s WHERE s.table_name = p_table_name);
+BEGIN
+    IF v_table IS NULL THEN
+        -- Also once the pair has ended.
+        v_table := cutover.table_named(p_table_name);
+    END IF;
+    RETURN QUERY
     SELECT c.conrelid::regclass, c.conname::text FROM pg_constraint c
      WHERE c.contype = 'f' AND NOT c.convalidated AND c.conparentid = 0 AND coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
-       AND cutover.table_named(p_table_name) IN (c.conrelid, c.confrelid)
-     ORDER BY 1, 2
+       AND v_table IN (c.conrelid, c.confrelid)
+     ORDER BY 1, 2;
+END
 $$;
 
 -- How many there are, for whoever has just made them.

@@ -14,6 +14,7 @@ mod load;
 mod model;
 mod moving;
 mod operations;
+mod pairs;
 mod refused;
 mod reports;
 mod rights;
