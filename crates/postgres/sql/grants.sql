@@ -29,7 +29,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
     cutover.rollback_cutover_system(boolean), cutover.run_cutover_system_tests()
     TO cutover_operator;
 -- Completion: what runs with the rights of the tables' owner, and what notes it down.
-GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refuse_not_last(text), cutover.refuse_not_owner(cutover.shadow_table),
+GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refuse_missing_layers(cutover.shadow_table), cutover.refuse_not_last(text), cutover.refuse_not_owner(cutover.shadow_table),
     cutover.refuse_obstacles(text),
     cutover.refuse_unready(cutover.traffic_routing_config), cutover.refuse_no_way_back(cutover.shadow_table), cutover.exchange(cutover.shadow_table, bigint, text, text),
     cutover.lock_all(cutover.shadow_table), cutover.bring_alone(cutover.shadow_table), cutover.in_the_way(cutover.shadow_table), cutover.bring_queued(cutover.shadow_table),
@@ -42,8 +42,9 @@ GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refus
 GRANT EXECUTE ON FUNCTION cutover.check_completion(text), cutover.mentions(text, regclass, text), cutover.hanging_on(regclass), cutover.to_carry(cutover.shadow_table),
     cutover.column_pairs(cutover.shadow_table), cutover.unlike_columns(regclass, regclass), cutover.unlike_columns_of(oid, oid, regclass, regclass),
     cutover.column_order(regclass), cutover.foreign_keys(cutover.shadow_table), cutover.index_pairs(cutover.shadow_table),
-    cutover.statistics_pairs(cutover.shadow_table), cutover.sequences(cutover.shadow_table), cutover.policy_statement(oid, regclass, text),
-    cutover.other_name(cutover.shadow_table, boolean), cutover.shadow_name(cutover.shadow_table), cutover.unvalidated(text)
+    cutover.statistics_pairs(cutover.shadow_table), cutover.sequences(cutover.shadow_table), cutover.policy_statement(oid, regclass, text, text, text),
+    cutover.other_name(cutover.shadow_table, boolean), cutover.shadow_name(cutover.shadow_table), cutover.unvalidated(text),
+    cutover.left_to_validate(text)
     TO cutover_viewer, cutover_operator;
 GRANT EXECUTE ON FUNCTION cutover.is_promoted(text), cutover.is_new_table(text), cutover.name_parts(text), cutover.table_named(text), cutover.refuse(text, text, text)
     TO cutover_viewer, cutover_app, cutover_operator;

@@ -28,9 +28,10 @@ BEGIN
     SELECT 'name', true, format('%s and %s are in different schemas', v_x, v_y), format('ALTER TABLE %s SET SCHEMA %s', v_y, v_p.relnamespace::regnamespace)
      WHERE v_p.relnamespace <> v_s.relnamespace
     UNION ALL
-    SELECT 'name', true, format('the name %I is taken', cutover.other_name(v_shadow, false)), format('rename it: %s gets that name', v_x)
-     WHERE NOT v_back AND (EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = v_p.relnamespace AND c.relname = cutover.other_name(v_shadow, false))
-                           OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = v_p.relnamespace AND t.typname = cutover.other_name(v_shadow, false)))
+    SELECT 'name', true, format('the name %I is taken', o.name), format('rename it: %s gets that name', v_x)
+      FROM (SELECT cutover.other_name(v_shadow, v_back) AS name) o
+     WHERE EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = v_p.relnamespace AND c.relname = o.name AND c.oid IS DISTINCT FROM v_shadow.stand_in)
+        OR EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = v_p.relnamespace AND t.typname = o.name AND (t.typrelid = 0 OR t.typrelid IS DISTINCT FROM v_shadow.stand_in))
     UNION ALL
     SELECT 'kind', true, format('%s has children by inheritance', i.inhparent::regclass), 'make a partitioned table of them'
       FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent IN (v_x, v_y) AND c.relkind = 'r'
@@ -44,6 +45,9 @@ BEGIN
     SELECT 'policies', true, format('%s has FORCE ROW LEVEL SECURITY, and %s does not see all of its rows', c.oid::regclass, c.relowner::regrole),
            format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY, or ALTER ROLE %s BYPASSRLS', c.oid::regclass, c.relowner::regrole)
       FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid IN (v_x, v_y) AND c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper
+    UNION ALL
+    SELECT 'policies', true, format('%s has row-level security, and %s has none', v_y, v_x), format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, or ENABLE it on %s', v_y, v_x)
+     WHERE v_s.relrowsecurity AND NOT v_p.relrowsecurity
     UNION ALL
     SELECT 'policies', true, format('%s has row-level security, which the view that stays at the shadow''s name would pass over before PostgreSQL 15', v_x),
            'upgrade the server, or go without the policies'
@@ -59,7 +63,8 @@ BEGIN
      WHERE h.kind = 'policy' AND cardinality(cutover.unlike_columns_of(h.class_id, h.object_id, v_x, v_y)) = 0
        AND replace(cutover.policy_statement(s.oid, v_y, ''), quote_ident(v_s.relname) || '.', quote_ident(v_p.relname) || '.') <> cutover.policy_statement(p.oid, v_x, '');
     RETURN QUERY
-    SELECT 'foreign keys', true, format('%I of %s can''t be carried: %s', f.name, f.child, f.wrong), format('ALTER TABLE %s DROP CONSTRAINT %I', f.child, f.name)
+    SELECT 'foreign keys', true, format('%I of %s can''t be carried: %s', f.name, f.child, f.wrong),
+           format('ALTER TABLE %s DROP CONSTRAINT %I', CASE WHEN f.like_name IS NULL THEN f.child ELSE v_y END, coalesce(f.like_name, f.name))
       FROM cutover.foreign_keys(v_shadow) f WHERE f.wrong IS NOT NULL
     UNION ALL
     SELECT 'foreign keys', true, format('%I belongs to %s, a partition', c.conname, c.conrelid::regclass), format('ALTER TABLE %s DROP CONSTRAINT %I', c.conrelid::regclass, c.conname)
@@ -82,7 +87,8 @@ BEGIN
     SELECT 'sequences', true, format('%I of %s may be null, and can''t get the identity of %I', s.shadow_column, v_y, s.column_name), format('ALTER TABLE %s ALTER %I SET NOT NULL', v_y, s.shadow_column)
       FROM cutover.sequences(v_shadow) s WHERE s.kind = 'i' AND s.shadow_sequence IS NULL AND s.shadow_default IS NULL AND s.shadow_may_be_null
     UNION ALL
-    SELECT 'statistics', true, format('%s has nothing like %s', v_y, pg_describe_object('pg_statistic_ext'::regclass, s.statistics, 0)), format('CREATE STATISTICS … FROM %s', v_y)
+    -- On the way back they are no reason to wait.
+    SELECT 'statistics', NOT v_back, format('%s has nothing like %s', v_y, pg_describe_object('pg_statistic_ext'::regclass, s.statistics, 0)), format('CREATE STATISTICS … FROM %s', v_y)
       FROM cutover.statistics_pairs(v_shadow) s WHERE s.shadow_statistics IS NULL
        AND 'pg_statistic_ext'::regclass::oid || ':' || s.statistics <> ALL (v_shadow.own_objects)
     UNION ALL

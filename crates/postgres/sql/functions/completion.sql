@@ -24,7 +24,6 @@ DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_route cutover.traffic_routing_config;
     v_held_ms integer;
-    v_keys bigint;
 BEGIN
     IF NOT coalesce(p_confirm_completion, false) THEN
         PERFORM cutover.refuse('SC003', format('completing %s has its shadow take its place', v_shadow.table_name),
@@ -36,9 +35,7 @@ BEGIN
     PERFORM cutover.refuse_unready(v_route);
     PERFORM cutover.refuse_no_way_back(v_shadow);
     v_held_ms := cutover.exchange(v_shadow, v_route.epoch, 'completed', NULL);
-    SELECT count(*) INTO v_keys FROM cutover.unvalidated(v_shadow.table_name);
-    RETURN format('%s is completed; its tables were held for %s ms', v_shadow.table_name, v_held_ms)
-           || CASE WHEN v_keys > 0 THEN format('. %s foreign keys have yet to look at the rows: SELECT * FROM cutover.validate_foreign_keys(%L)', v_keys, v_shadow.table_name) ELSE '' END;
+    RETURN format('%s is completed; its tables were held for %s ms%s', v_shadow.table_name, v_held_ms, cutover.left_to_validate(v_shadow.table_name));
 END
 $$;
 
@@ -93,6 +90,11 @@ BEGIN
         BEGIN
             PERFORM cutover.lock_all(p_shadow);
             v_began := clock_timestamp();
+            -- Whoever was first has changed what is known here.
+            IF p_epoch IS DISTINCT FROM (SELECT c.epoch FROM cutover.traffic_routing_config c WHERE c.table_name = p_shadow.table_name) THEN
+                PERFORM cutover.refuse('SC006', format('somebody else has just moved %s', p_shadow.table_name), 'look where it stands, and decide again');
+            END IF;
+            PERFORM cutover.refuse_missing_layers(p_shadow);
             PERFORM cutover.refuse_obstacles(p_shadow.table_name);
             PERFORM cutover.bring_queued(p_shadow);
             SELECT * INTO v_swapped FROM cutover.swap(p_shadow, v_back);
@@ -110,31 +112,38 @@ BEGIN
 END
 $$;
 
--- Locks everything that is concerned. Less than the server takes to look for a deadlock is waited at a time, so that it is never
--- somebody else who is the victim.
+-- Locks everything that is concerned, or says that somebody is in the way. From the first lock on, less than the server takes to look for
+-- a deadlock is waited for all others together, so that it is never somebody else who is the victim of one.
 CREATE OR REPLACE FUNCTION cutover.lock_all(p_shadow cutover.shadow_table) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
-    v_view record;
-    v_tables text;
+    v_left_ms integer := (SELECT least(500, s.setting::integer / 2 + 1) FROM pg_settings s WHERE s.name = 'deadlock_timeout');
+    v_until timestamptz;
+    v_statement text;
 BEGIN
-    PERFORM set_config('lock_timeout', (SELECT least(500, s.setting::integer / 2 + 1)::text FROM pg_settings s WHERE s.name = 'deadlock_timeout'), true);
     IF NOT cutover.bring_alone(p_shadow) THEN
         RAISE lock_not_available USING MESSAGE = 'rows are being brought just now';
     END IF;
-    -- Views first, as whoever reads through them does.
-    FOR v_view IN SELECT c.oid::regclass AS relation, c.relowner::regrole AS owner FROM cutover.to_carry(p_shadow) h JOIN pg_rewrite r ON r.oid = h.object_id JOIN pg_class c ON c.oid = r.ev_class
-                   WHERE h.kind = 'view' AND pg_has_role(c.relowner, 'USAGE')
-                  UNION SELECT c.oid::regclass, c.relowner::regrole FROM pg_class c WHERE c.oid = p_shadow.stand_in ORDER BY 1
+    FOR v_statement IN
+        -- Views first, as whoever reads through them does. LOCK would take all tables of a view.
+        SELECT v.statement FROM (
+            SELECT 0 AS place, c.oid, format('ALTER VIEW %s OWNER TO %s', c.oid::regclass, c.relowner::regrole) AS statement FROM pg_class c
+             WHERE pg_has_role(c.relowner, 'USAGE')
+               AND (c.oid = p_shadow.stand_in OR c.oid IN (SELECT r.ev_class FROM cutover.to_carry(p_shadow) h JOIN pg_rewrite r ON r.oid = h.object_id WHERE h.kind = 'view'))
+            UNION ALL
+            SELECT min(t.place), t.relation, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', t.relation) FROM (
+                SELECT 1 AS place, p_shadow.primary_table AS relation UNION ALL SELECT 2, p_shadow.shadow_table
+                UNION ALL SELECT 3, f.child FROM cutover.foreign_keys(p_shadow) f UNION ALL SELECT 4, f.parent FROM cutover.foreign_keys(p_shadow) f) t
+              JOIN pg_class c ON c.oid = t.relation AND pg_has_role(c.relowner, 'USAGE') GROUP BY t.relation) v
+         ORDER BY v.place, v.oid
     LOOP
-        EXECUTE format('ALTER VIEW %s OWNER TO %s', v_view.relation, v_view.owner);
+        PERFORM set_config('lock_timeout', greatest(v_left_ms, 1)::text, true);
+        EXECUTE v_statement;
+        v_until := coalesce(v_until, clock_timestamp() + v_left_ms * interval '1 millisecond');
+        v_left_ms := extract(epoch FROM v_until - clock_timestamp()) * 1000;
     END LOOP;
-    SELECT string_agg(t.relation::text, ', ' ORDER BY t.place, t.relation) INTO v_tables FROM (
-        SELECT DISTINCT ON (u.relation) u.place, u.relation FROM (
-            SELECT 1 AS place, p_shadow.primary_table AS relation UNION ALL SELECT 2, p_shadow.shadow_table
-            UNION ALL SELECT 3, f.child FROM cutover.foreign_keys(p_shadow) f UNION ALL SELECT 4, f.parent FROM cutover.foreign_keys(p_shadow) f) u
-          JOIN pg_class c ON c.oid = u.relation AND pg_has_role(c.relowner, 'USAGE') ORDER BY u.relation, u.place) t;
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_tables);
+    -- For what is locked besides, such as a table of somebody else that is referred to.
+    PERFORM set_config('lock_timeout', greatest(v_left_ms, 20)::text, true);
 END
 $$;
 

@@ -79,7 +79,7 @@ $$;
 
 -- The tables that need triggers: the table itself, and where it is partitioned each partition, which can be written to by its own name.
 CREATE OR REPLACE FUNCTION cutover.written_tables(p_table regclass) RETURNS SETOF regclass
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE ROWS 2 SET search_path = pg_catalog AS $$
     SELECT t.relid FROM pg_partition_tree(p_table) t UNION SELECT p_table
 $$;
 

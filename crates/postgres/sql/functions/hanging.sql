@@ -26,7 +26,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     ), found AS (
         SELECT d.classid, d.objid, max(d.objsubid) AS part, bool_or(d.refobjid = p_table AND d.refclassid = 'pg_class'::regclass) AS by_table,
                bool_or(NOT (d.refobjid = p_table AND d.refclassid = 'pg_class'::regclass) AND d.refclassid <> 'pg_constraint'::regclass) AS by_part
-          FROM pg_depend d JOIN ours o ON o.class_id = d.refclassid AND o.object_id = d.refobjid
+          -- One look at an index for each: the catalogue may be large, and everybody waits.
+          FROM ours o, LATERAL (SELECT * FROM pg_depend e WHERE e.refclassid = o.class_id AND e.refobjid = o.object_id OFFSET 0) d
          WHERE d.deptype IN ('n', 'a') AND NOT EXISTS (SELECT FROM ours x WHERE x.class_id = d.classid AND x.object_id = d.objid)
          GROUP BY d.classid, d.objid
     )
@@ -69,11 +70,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
        AND NOT EXISTS (SELECT FROM pg_rewrite r WHERE h.class_id = 'pg_rewrite'::regclass AND r.oid = h.object_id AND r.ev_class = p_shadow.stand_in)
 $$;
 
--- Columns of the primary, and the column of the shadow that is the same.
+-- Columns of the primary, and the column of the shadow that is the same: as it is in one direction at least, since a type may be
+-- narrower in the other, and rows were compared in both.
 CREATE OR REPLACE FUNCTION cutover.column_pairs(p_shadow cutover.shadow_table) RETURNS TABLE (name text, shadow_name text)
 LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT a.attname::text,
-           coalesce((SELECT u.key FROM jsonb_each_text(p_shadow.up) AS u WHERE u.value = quote_ident(a.attname) ORDER BY u.key <> a.attname LIMIT 1),
+           coalesce((SELECT k.shadow_name FROM unnest(p_shadow.key_columns, p_shadow.shadow_key_columns) AS k (name, shadow_name) WHERE k.name = a.attname),
+                    (SELECT u.key FROM jsonb_each_text(p_shadow.up) AS u WHERE u.value = quote_ident(a.attname) ORDER BY u.key <> a.attname LIMIT 1),
+                    (SELECT s.attname::text FROM pg_attribute s WHERE s.attrelid = p_shadow.shadow_table AND s.attnum > 0 AND NOT s.attisdropped
+                        AND quote_ident(s.attname) = p_shadow.down ->> a.attname::text),
                     -- What both make themselves is in no mapping.
                     (SELECT s.attname::text FROM pg_attribute s WHERE s.attrelid = p_shadow.shadow_table AND s.attname = a.attname AND s.attgenerated <> ''
                         AND a.attgenerated <> '' AND NOT s.attisdropped))
@@ -118,7 +123,10 @@ BEGIN
                  FROM unnest(c.conkey, c.confkey) WITH ORDINALITY AS n (child_column, parent_column, place)
                  JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = n.child_column JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = n.parent_column
                  LEFT JOIN cutover.column_pairs(p_shadow) m ON m.name = a.attname LEFT JOIN cutover.column_pairs(p_shadow) o ON o.name = b.attname) x
-         WHERE c.contype = 'f' AND c.conparentid = 0 AND (c.conrelid = p_shadow.primary_table OR c.confrelid = p_shadow.primary_table)
+         WHERE c.contype = 'f' AND c.conparentid = 0
+           AND c.oid IN (SELECT o.oid FROM pg_constraint o WHERE o.conrelid = p_shadow.primary_table
+                         UNION SELECT d.objid FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = p_shadow.primary_table AND d.classid = 'pg_constraint'::regclass)
+           AND p_shadow.primary_table IN (c.conrelid, c.confrelid)
            AND 'pg_constraint'::regclass::oid || ':' || c.oid <> ALL (p_shadow.own_objects)
          ORDER BY c.oid
     LOOP
@@ -137,6 +145,11 @@ BEGIN
         wrong := CASE
             WHEN child = p_shadow.shadow_table THEN format('%s is to take the place of %s: let it refer to itself', child, parent)
             WHEN v_key.new_columns IS NULL OR v_key.new_parents IS NULL THEN format('not each of its columns is as it is in %s', p_shadow.shadow_table)
+            -- On the way back the table would get the shadow's.
+            WHEN EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = p_shadow.shadow_table AND c.conname = like_name
+                            AND (c.confupdtype, c.confdeltype, c.confmatchtype, c.condeferrable, c.condeferred)
+                                <> (v_key.confupdtype, v_key.confdeltype, v_key.confmatchtype, v_key.condeferrable, v_key.condeferred))
+                 THEN format('%I of %s does something else; without that it is carried', like_name, p_shadow.shadow_table)
             WHEN NOT starts_with(v_key.definition, make) THEN 'it is of a kind that can''t be made again'
             WHEN v_key.child_kind = 'p' AND NOT v_key.outgoing THEN format('%s is partitioned, and its rows would have to be looked at under a lock', child)
             WHEN NOT pg_has_role(v_key.child_owner, 'USAGE') THEN format('%s belongs to %s', child, v_key.child_owner::regrole)

@@ -240,13 +240,14 @@ END
 $$;
 
 -- The statement that makes a policy again at another table. Its words are those of p_words, whose columns have the same numbers
--- where it is not the policy's own table.
-CREATE OR REPLACE FUNCTION cutover.policy_statement(p_policy oid, p_words regclass, p_goal text) RETURNS text
+-- where it is not the policy's own table; with p_new in them where they say p_old.
+CREATE OR REPLACE FUNCTION cutover.policy_statement(p_policy oid, p_words regclass, p_goal text, p_old text DEFAULT '', p_new text DEFAULT '') RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, p_goal, CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                   CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
                   (SELECT string_agg(CASE r.id WHEN 0 THEN 'PUBLIC' ELSE r.id::regrole::text END, ', ') FROM unnest(p.polroles) AS r (id)))
-           || coalesce(' USING (' || pg_get_expr(p.polqual, p_words) || ')', '') || coalesce(' WITH CHECK (' || pg_get_expr(p.polwithcheck, p_words) || ')', '')
+           || coalesce(' USING (' || replace(pg_get_expr(p.polqual, p_words), p_old, p_new) || ')', '')
+           || coalesce(' WITH CHECK (' || replace(pg_get_expr(p.polwithcheck, p_words), p_old, p_new) || ')', '')
            || coalesce(format('; COMMENT ON POLICY %I ON %s IS ', p.polname, p_goal) || quote_literal(obj_description(p.oid, 'pg_policy')), '')
       FROM pg_policy p WHERE p.oid = p_policy
 $$;
@@ -258,11 +259,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
     v_policy record;
     v_same_places boolean;
+    v_statement text;
+    -- What stands in front of columns where words look at other tables too.
+    v_old text := (SELECT quote_ident(c.relname) || '.' FROM pg_class c WHERE c.oid = p_from);
+    v_new text := (SELECT quote_ident(c.relname) || '.' FROM pg_class c WHERE c.oid = p_to);
 BEGIN
     IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = p_from) THEN
         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', p_to);
     END IF;
-    FOR v_policy IN SELECT p.oid, p.polpermissive FROM pg_policy p WHERE p.polrelid = p_from ORDER BY p.polpermissive, p.oid LOOP
+    FOR v_policy IN SELECT p.oid, p.polpermissive, concat(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) AS words FROM pg_policy p WHERE p.polrelid = p_from ORDER BY p.polpermissive, p.oid LOOP
         -- Words that look at other tables name the table whose rows they are about: at the shadow, itself.
         v_same_places := NOT EXISTS (
             SELECT FROM pg_depend d JOIN pg_attribute a ON a.attrelid = p_from AND a.attnum = d.refobjsubid
@@ -272,7 +277,11 @@ BEGIN
             IF EXISTS (SELECT FROM cutover.hanging_on(p_from) h WHERE h.object_id = v_policy.oid AND h.class_id = 'pg_policy'::regclass AND h.kind = 'other') THEN
                 RAISE feature_not_supported USING MESSAGE = 'it looks at the table itself';
             END IF;
-            EXECUTE cutover.policy_statement(v_policy.oid, CASE WHEN v_same_places THEN p_to ELSE p_from END, p_to::text);
+            v_statement := CASE WHEN v_same_places THEN cutover.policy_statement(v_policy.oid, p_to, p_to::text)
+                                -- What looks like a column might stand in somebody's text.
+                                WHEN strpos(v_policy.words, '''') > 0 THEN cutover.policy_statement(v_policy.oid, p_from, p_to::text)
+                                ELSE cutover.policy_statement(v_policy.oid, p_from, p_to::text, v_old, v_new) END;
+            EXECUTE v_statement;
         EXCEPTION WHEN OTHERS THEN
             EXIT WHEN NOT v_policy.polpermissive;
         END;

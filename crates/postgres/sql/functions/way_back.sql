@@ -4,11 +4,14 @@
 -- begun again. Where the table is completed, both change their places once more, and that is its owner's to ask for.
 CREATE OR REPLACE FUNCTION cutover.emergency_rollback(p_table_name text, p_reason text DEFAULT 'emergency rollback') RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    v_held_ms integer;
 BEGIN
     IF cutover.read_at_primary(p_table_name, p_reason) THEN
         RETURN format('%s is read at the primary', p_table_name);
     END IF;
-    RETURN format('%s is the old table again; its tables were held for %s ms', p_table_name, cutover.go_back(p_table_name, p_reason));
+    v_held_ms := cutover.go_back(p_table_name, p_reason);
+    RETURN format('%s is the old table again; its tables were held for %s ms%s', p_table_name, v_held_ms, cutover.left_to_validate(p_table_name));
 END
 $$;
 
@@ -67,7 +70,7 @@ BEGIN
     IF v_stage NOT IN ('disabled', 'completed') THEN
         PERFORM cutover.refuse('SC002', format('%s is at %s, and its shadow may be read', v_shadow.table_name, v_stage), format('SELECT cutover.emergency_rollback(%L, ''why'')', v_shadow.table_name));
     ELSIF NOT coalesce(p_confirm, false) THEN
-        PERFORM cutover.refuse('SC003', format('this drops %s with its rows%s', v_dropped, CASE v_stage WHEN 'completed' THEN ', and ends the way back' ELSE '' END),
+        PERFORM cutover.refuse('SC003', format('this drops %s%s', coalesce(v_dropped || ' with its rows', 'what is left of the pair'), CASE v_stage WHEN 'completed' THEN ', and ends the way back' ELSE '' END),
                                format('SELECT cutover.drop_shadow_table(%L, true)', v_shadow.table_name));
     END IF;
     PERFORM cutover.refuse_not_owner(v_shadow);
@@ -118,11 +121,28 @@ $$;
 
 -- Foreign keys of a table, and to it, that hold for what is written but have not looked at the rows there are.
 CREATE OR REPLACE FUNCTION cutover.unvalidated(p_table_name text) RETURNS TABLE (child regclass, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    v_table regclass := (SELECT s.primary_table FROM cutover.shadow_table s WHERE s.table_name = p_table_name);
+BEGIN
+    IF v_table IS NULL THEN
+        -- Also once the pair has ended.
+        v_table := cutover.table_named(p_table_name);
+    END IF;
+    RETURN QUERY
     SELECT c.conrelid::regclass, c.conname::text FROM pg_constraint c
      WHERE c.contype = 'f' AND NOT c.convalidated AND c.conparentid = 0 AND coalesce(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
-       AND cutover.table_named(p_table_name) IN (c.conrelid, c.confrelid)
-     ORDER BY 1, 2
+       AND v_table IN (c.conrelid, c.confrelid)
+     ORDER BY 1, 2;
+END
+$$;
+
+-- How many there are, for whoever has just made them.
+CREATE OR REPLACE FUNCTION cutover.left_to_validate(p_table_name text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT CASE WHEN count(*) = 0 THEN ''
+                ELSE format('. %s foreign keys have yet to look at the rows: SELECT * FROM cutover.validate_foreign_keys(%L)', count(*), p_table_name) END
+      FROM cutover.unvalidated(p_table_name)
 $$;
 
 -- Has them look at the rows, beside whoever reads and writes. A key that finds a row without its parent stays as it is, and holds up no other.

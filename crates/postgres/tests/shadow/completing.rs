@@ -31,7 +31,6 @@ const ENTRIES: &str = "CREATE TABLE writers (id int PRIMARY KEY); INSERT INTO wr
 
 async fn entries(major: u32, database: &str, mode: &str) -> Ground {
     let ground = Ground::new(major, database).await;
-    run(&ground.admin, "GRANT cutover_app TO shop").await;
     run(&ground.owner, ENTRIES).await;
     run(&ground.owner, &format!("SELECT cutover.enable_dual_write('projects', '{mode}')")).await;
     ground.to_last_stage().await;
@@ -115,7 +114,7 @@ async fn c44_nobody_who_writes_or_reads_sees_an_error_and_no_write_is_lost() {
         let mut writers = JoinSet::new();
         for writer in 0..4_i32 {
             let random = seed.derive(u64::from(major) * 10 + writer.unsigned_abs() as u64).rng();
-            writers.spawn(write_entries(ground.another("shop").await, writer, stop.clone(), written.clone(), random));
+            writers.spawn(write_entries(ground.member("cutover_app, shop").await, writer, stop.clone(), written.clone(), random));
         }
         let some = async || {
             let before = written.load(Ordering::Relaxed);
@@ -194,12 +193,29 @@ async fn somebody_with_an_open_transaction_is_left_alone_and_the_completion_is_r
     );
 }
 
+/// C29: the old table is behind where rows are brought after the write, and nobody who deletes what it still refers to hears of it.
+#[tokio::test]
+async fn c29_a_late_row_of_the_old_table_holds_up_no_write() {
+    let ground = entries(13, "late_rows", "sync").await;
+    run(&ground.owner, "GRANT DELETE ON writers TO shop").await;
+    run(&ground.owner, COMPLETE).await;
+    run(&ground.owner, "SELECT cutover.enable_dual_write('projects', 'async')").await;
+    run(&ground.shop, "INSERT INTO notes (project) SELECT id FROM projects WHERE id < 9; DELETE FROM projects WHERE writer = 9; DELETE FROM writers WHERE id = 9").await;
+    assert_eq!(
+        text(&ground.owner, "SELECT count(*), (SELECT count(*) FROM notes) FROM projects_old").await,
+        "100|0",
+        "its rows are to be taken away"
+    );
+    run(&ground.owner, BACK).await;
+    assert_eq!(text(&ground.owner, "SELECT count(*), (SELECT count(*) FROM cutover.dirty_key) FROM projects").await, "0|0");
+    assert_eq!(number(&ground.owner, "SELECT count(*) FROM cutover.validate_foreign_keys('projects') WHERE outcome = 'valid'").await, 2);
+}
+
 /// C10: whichever comes first, the tables and the stage say the same.
 #[tokio::test]
 async fn of_a_completion_and_a_rollback_at_once_one_is_first_and_the_other_hears_of_it() {
     let ground = entries(15, "at_the_same_time", "sync").await;
-    run(&ground.admin, "GRANT cutover_operator TO colleague").await;
-    let operator = ground.another("colleague").await;
+    let operator = ground.member("cutover_operator").await;
     for round in 0..6 {
         // The rollback comes sooner or later while the completion is under way.
         let rollback = async {
@@ -226,6 +242,22 @@ async fn of_a_completion_and_a_rollback_at_once_one_is_first_and_the_other_hears
             run(&ground.owner, BACK).await;
         }
         ground.to_last_stage().await;
+    }
+    let twin = ground.another("owner").await;
+    for (sql, stage) in [(COMPLETE, "completed"), (BACK, "disabled")] {
+        // Both have seen where it stands, and wait.
+        run(&ground.shop, "BEGIN; SELECT FROM projects").await;
+        let waiting = "SELECT count(DISTINCT pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT cutover.%' AND state = 'active'";
+        let ended = async {
+            eventually(Duration::from_secs(5), || async { number(&ground.admin, waiting).await == 2 }).await.unwrap();
+            run(&ground.shop, "COMMIT").await;
+        };
+        let (one, other, ()) = tokio::join!(ground.owner.batch_execute(sql), twin.batch_execute(sql), ended);
+        let mut told: Vec<_> =
+            [one, other].into_iter().filter_map(Result::err).map(|error| error.code().unwrap().code().to_owned()).collect();
+        told.dedup();
+        assert!(told.is_empty() && sql == BACK || told == ["SC006"] || told == ["SC002"], "{sql}: {told:?}");
+        assert_eq!(text(&ground.owner, STAGE).await, stage);
     }
 }
 
@@ -273,11 +305,10 @@ async fn c10_a_completion_that_fails_at_any_step_leaves_everything_as_it_was() {
 async fn c44_an_application_of_two_shapes_writes_the_one_that_is_in_charge() {
     for major in MAJORS {
         let ground = Ground::last_stage(major, "two_shapes", 30, "sync").await;
-        run(&ground.admin, "GRANT cutover_app TO shop").await;
         let stop = Arc::new(AtomicBool::new(false));
         let mut writers = JoinSet::new();
         for writer in 0..3 {
-            let (client, stop) = (ground.another("shop").await, stop.clone());
+            let (client, stop) = (ground.member("cutover_app, shop").await, stop.clone());
             writers.spawn(async move {
                 let mut rows = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -311,9 +342,15 @@ async fn c44_an_application_of_two_shapes_writes_the_one_that_is_in_charge() {
         assert_eq!(number(&ground.admin, "SELECT count(DISTINCT (full_name, cents)) FROM projects").await, expected, "{major}");
         run(&ground.owner, "SELECT cutover.drop_shadow_table('projects', true)").await;
         assert!(
-            ground.shop.query_one("SELECT cutover.is_promoted('projects')", &[]).await.unwrap().get::<_, bool>(0),
+            ground
+                .member("cutover_app, shop")
+                .await
+                .query_one("SELECT cutover.is_promoted('projects')", &[])
+                .await
+                .unwrap()
+                .get::<_, bool>(0),
             "who asks goes on asking"
         );
-        assert_eq!(refused(&ground.shop, "SELECT cutover.is_promoted('nothing')").await.0.code(), "42P01");
+        assert_eq!(refused(&ground.owner, "SELECT cutover.is_promoted('nothing')").await.0.code(), "42P01");
     }
 }

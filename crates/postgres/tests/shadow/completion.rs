@@ -56,7 +56,9 @@ async fn complete(ground: &Ground) -> String {
 }
 
 async fn go_back(ground: &Ground) {
-    run(&ground.owner, "SELECT cutover.emergency_rollback('projects', 'drill')").await;
+    let told = text(&ground.owner, "SELECT cutover.emergency_rollback('projects', 'drill')").await;
+    let left = number(&ground.owner, "SELECT count(*) FROM cutover.unvalidated('projects')").await;
+    assert_eq!(told.contains(&format!("{left} foreign keys have yet to look at the rows")), left > 0, "{told}");
     run(&ground.owner, "SELECT cutover.validate_foreign_keys('projects')").await;
 }
 
@@ -143,6 +145,11 @@ async fn c10_whatever_can_t_be_carried_is_refused_by_name() {
         ("ALTER TABLE projects_shadow ADD CONSTRAINT to_it FOREIGN KEY (parent) REFERENCES projects", "let it refer to itself", "ALTER TABLE projects_shadow DROP CONSTRAINT to_it"),
         ("ALTER TABLE projects_shadow DROP CONSTRAINT projects_shadow_code_key", "has no unique key over code", "ALTER TABLE projects_shadow ADD UNIQUE (code)"),
         ("ALTER TABLE projects ADD CONSTRAINT late UNIQUE (n) DEFERRABLE", "looked at when a transaction ends", "ALTER TABLE projects DROP CONSTRAINT late"),
+        (
+            "ALTER TABLE projects DISABLE ROW LEVEL SECURITY",
+            "projects_shadow has row-level security, and projects has none",
+            "ALTER TABLE projects ENABLE ROW LEVEL SECURITY",
+        ),
         ("ALTER TABLE projects FORCE ROW LEVEL SECURITY", "FORCE ROW LEVEL SECURITY, and owner does not see all", "ALTER TABLE projects NO FORCE ROW LEVEL SECURITY"),
         ("CREATE UNIQUE INDEX only_here ON projects (n); ALTER TABLE projects ALTER n SET NOT NULL, REPLICA IDENTITY USING INDEX only_here", "identified by only_here", "DROP INDEX only_here"),
         ("CREATE PUBLICATION partial_ FOR TABLE projects (id, n)", "some rows or columns", "DROP PUBLICATION partial_"),
@@ -184,8 +191,8 @@ async fn c10_whatever_can_t_be_carried_is_refused_by_name() {
 #[tokio::test]
 async fn c10_a_completion_that_should_not_be_is_refused_and_changes_nothing() {
     let ground = Ground::moving(15, "too_early", 50, "sync").await;
-    run(&ground.admin, "GRANT cutover_operator TO colleague; GRANT CREATE ON DATABASE too_early TO owner").await;
-    let colleague = ground.another("colleague").await;
+    run(&ground.admin, "GRANT CREATE ON DATABASE too_early TO owner").await;
+    let colleague = ground.member("cutover_operator").await;
     let completes = "SELECT cutover.complete_cutover('projects', true)";
     let refuses = async |sql: &str, state: &str, part: &str| {
         let before = ground.definitions().await;
@@ -244,5 +251,19 @@ async fn c10_a_completion_that_should_not_be_is_refused_and_changes_nothing() {
     assert!(state.code() == "SC004" && words.contains("SET ROLE owner"), "{words}");
     let (state, words) = refused(&colleague, "SELECT cutover.drop_shadow_table('projects', true)").await;
     assert!(state.code() == "SC004" && words.contains("SET ROLE owner"), "{words}");
+    // What was written past the triggers would be lost.
+    run(&ground.owner, "ALTER TABLE projects DISABLE TRIGGER cutover_dual_write_delete").await;
+    refuses("SELECT cutover.emergency_rollback('projects', 'drill')", "SC002", "triggers are missing at projects").await;
+    run(&ground.owner, "ALTER TABLE projects ENABLE ALWAYS TRIGGER cutover_dual_write_delete").await;
+    // What is queued is brought while everybody waits: so it has to be little.
+    run(
+        &ground.owner,
+        "SELECT cutover.mark_dirty('projects', array_agg(jsonb_build_array(i::text)), 'by hand') FROM generate_series(1, 1001) i",
+    )
+    .await;
+    refuses("SELECT cutover.emergency_rollback('projects', 'drill')", "SC006", "more than 1000 keys of projects are queued").await;
+    run(&ground.owner, "SELECT cutover.drain('projects', 500)").await;
+    go_back(&ground).await;
+    assert_eq!(number(&ground.owner, "SELECT count(*) FROM cutover.dirty_key").await, 0);
     assert_eq!(text(&ground.owner, "SELECT count(*) FROM cutover.verify_audit()").await, "0");
 }

@@ -38,7 +38,7 @@ pub(crate) async fn server(major: u32) -> &'static Cluster {
         let options = ClusterOptions::named(format!("shadow{major}")).not_durable().set("autovacuum", "off");
         let server = Cluster::start(&install(major).unwrap(), options).await.unwrap();
         server
-            .execute("postgres", "CREATE ROLE owner LOGIN; CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE colleague LOGIN; CREATE ROLE app LOGIN")
+            .execute("postgres", "CREATE ROLE owner LOGIN; CREATE ROLE shop LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE app LOGIN")
             .await
             .unwrap();
         server
@@ -101,6 +101,17 @@ impl Ground {
         connect(self.server, role, &self.database).await
     }
 
+    /// Somebody of this test's own, who is a member of these roles.
+    pub(crate) async fn member(&self, of: &str) -> Client {
+        let name = format!("member_{}_{}", self.database, of.replace(", ", "_"));
+        run(
+            &self.admin,
+            &format!("DO $$ BEGIN IF to_regrole('{name}') IS NULL THEN CREATE ROLE {name} LOGIN IN ROLE {of}; END IF; END $$"),
+        )
+        .await;
+        self.another(&name).await
+    }
+
     /// Rows that differ, by our own account.
     pub(crate) async fn different(&self) -> i64 {
         number(&self.admin, DIFFERENT).await
@@ -122,7 +133,7 @@ impl Ground {
     /// What an application does in a stage, so that it can be judged: writes, and reads at both.
     pub(crate) async fn feed(&self) {
         // A statement without a row is one.
-        run(&self.shop, "DELETE FROM projects WHERE false").await;
+        run(&self.owner, "DELETE FROM projects WHERE false").await;
         run(&self.owner, "SELECT cutover.record_cutover_operation('projects', 'read', 10), cutover.record_cutover_operation('projects', 'read', 10, true, true)").await;
     }
 

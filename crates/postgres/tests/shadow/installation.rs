@@ -46,6 +46,15 @@ async fn it_goes_into_another_schema_and_there_is_nothing_of_ours_elsewhere() {
     while !shadow::backfill_step(&owner, "moving", "a", 4).await.unwrap().done {}
     run(&owner, "UPDATE a SET v = 'w' WHERE id > 5").await;
     assert_eq!(text(&owner, "SELECT verdict, consistent_records FROM validate_table_consistency('a')").await, "same|10");
+    run(&owner, "SELECT configure_cutover('a', '{\"min_samples\": 1}'), start_gradual_cutover('a', 0)").await;
+    let feed =
+        "DELETE FROM a WHERE false; SELECT record_cutover_operation('a', 'read', 9), record_cutover_operation('a', 'read', 9, true, true)";
+    for _ in 0..4 {
+        run(&owner, &format!("{feed}; SELECT advance_cutover_stage('a')")).await;
+    }
+    run(&owner, &format!("{feed}; SELECT complete_cutover('a', true); INSERT INTO a VALUES (11, 'x')")).await;
+    run(&owner, "SELECT emergency_rollback('a'); SELECT drop_shadow_table('a', true)").await;
+    assert_eq!(number(&owner, "SELECT count(*) FROM a").await, 11);
     assert_eq!(text(&owner, "SHOW search_path").await, "\"$user\", public, moving");
     shadow::install(&mut ground.admin, "moving", true).await.unwrap();
     assert_eq!(text(&ground.another("shop").await, "SHOW search_path").await, "\"$user\", public, moving", "it is put there once");

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod awkward;
+mod carrying;
 mod completing;
 mod completion;
 mod document;
@@ -13,6 +14,7 @@ mod load;
 mod model;
 mod moving;
 mod operations;
+mod pairs;
 mod refused;
 mod reports;
 mod rights;
