@@ -32,7 +32,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
 GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refuse_missing_layers(cutover.shadow_table), cutover.refuse_not_last(text), cutover.refuse_not_owner(cutover.shadow_table),
     cutover.refuse_obstacles(text),
     cutover.refuse_unready(cutover.traffic_routing_config), cutover.refuse_no_way_back(cutover.shadow_table), cutover.exchange(cutover.shadow_table, bigint, text, text),
-    cutover.lock_all(cutover.shadow_table), cutover.bring_alone(cutover.shadow_table), cutover.in_the_way(cutover.shadow_table), cutover.bring_queued(cutover.shadow_table),
+    cutover.tables_to_lock(cutover.shadow_table), cutover.hold_off_vacuum(cutover.shadow_table), cutover.lock_all(cutover.shadow_table), cutover.bring_alone(cutover.shadow_table), cutover.in_the_way(cutover.shadow_table), cutover.bring_queued(cutover.shadow_table),
     cutover.swap(cutover.shadow_table, boolean), cutover.swap_statements(cutover.shadow_table, name, name, name, boolean),
     cutover.sequence_statements(record, text, text), cutover.exchange_names(text, regclass, regclass), cutover.pair_functions(cutover.shadow_table),
     cutover.refuse_old_partition(), cutover.carry_rights(regclass, regclass), cutover.carry_policies(regclass, regclass),

@@ -86,6 +86,7 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM cutover.refuse('SC002', 'tables change places only where each statement sees what was committed before it', 'BEGIN ISOLATION LEVEL READ COMMITTED');
     END IF;
+    PERFORM cutover.hold_off_vacuum(p_shadow);
     FOR v_try IN 1 .. 10 LOOP
         BEGIN
             PERFORM cutover.lock_all(p_shadow);
@@ -112,6 +113,33 @@ BEGIN
 END
 $$;
 
+-- The tables that are locked, in the order of those who write: the table, its shadow, what refers to it, what it refers to.
+CREATE OR REPLACE FUNCTION cutover.tables_to_lock(p_shadow cutover.shadow_table) RETURNS TABLE (place integer, relation regclass)
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT min(t.place), t.relation FROM (
+        SELECT 1 AS place, p_shadow.primary_table AS relation UNION ALL SELECT 2, p_shadow.shadow_table
+        UNION ALL SELECT 3, f.child FROM cutover.foreign_keys(p_shadow) f UNION ALL SELECT 4, f.parent FROM cutover.foreign_keys(p_shadow) f) t
+      JOIN pg_class c ON c.oid = t.relation AND pg_has_role(c.relowner, 'USAGE') GROUP BY t.relation ORDER BY 1, 2
+$$;
+
+-- Takes the lock that only vacuum and definitions take, and keeps it: nobody who reads or writes waits for it or behind it. An
+-- autovacuum, which may take hours, gives way to whoever waits for as long as the server takes to look for a deadlock, and later
+-- nobody here waits that long.
+CREATE OR REPLACE FUNCTION cutover.hold_off_vacuum(p_shadow cutover.shadow_table) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+    v_table regclass;
+BEGIN
+    PERFORM set_config('lock_timeout', (SELECT (s.setting::integer + 1000)::text FROM pg_settings s WHERE s.name = 'deadlock_timeout'), true);
+    FOR v_table IN SELECT t.relation FROM cutover.tables_to_lock(p_shadow) t LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', v_table);
+    END LOOP;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    PERFORM cutover.refuse('SC006', format('%s is being vacuumed, or its definition changed', v_table),
+                           format('nothing was changed: try again when they are done%s', coalesce(', ' || cutover.in_the_way(p_shadow), '')));
+END
+$$;
+
 -- Locks everything that is concerned, or says that somebody is in the way. From the first lock on, less than the server takes to look for
 -- a deadlock is waited for all others together, so that it is never somebody else who is the victim of one.
 CREATE OR REPLACE FUNCTION cutover.lock_all(p_shadow cutover.shadow_table) RETURNS void
@@ -131,10 +159,7 @@ BEGIN
              WHERE pg_has_role(c.relowner, 'USAGE')
                AND (c.oid = p_shadow.stand_in OR c.oid IN (SELECT r.ev_class FROM cutover.to_carry(p_shadow) h JOIN pg_rewrite r ON r.oid = h.object_id WHERE h.kind = 'view'))
             UNION ALL
-            SELECT min(t.place), t.relation, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', t.relation) FROM (
-                SELECT 1 AS place, p_shadow.primary_table AS relation UNION ALL SELECT 2, p_shadow.shadow_table
-                UNION ALL SELECT 3, f.child FROM cutover.foreign_keys(p_shadow) f UNION ALL SELECT 4, f.parent FROM cutover.foreign_keys(p_shadow) f) t
-              JOIN pg_class c ON c.oid = t.relation AND pg_has_role(c.relowner, 'USAGE') GROUP BY t.relation) v
+            SELECT t.place, t.relation, format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', t.relation) FROM cutover.tables_to_lock(p_shadow) t) v
          ORDER BY v.place, v.oid
     LOOP
         PERFORM set_config('lock_timeout', greatest(v_left_ms, 1)::text, true);

@@ -182,6 +182,17 @@ async fn somebody_with_an_open_transaction_is_left_alone_and_the_completion_is_r
         assert_eq!(ground.definitions().await, before, "{holds}");
         assert_eq!(text(&ground.owner, STAGE).await, "full_100");
     }
+    // As a vacuum does: nobody who writes waits meanwhile.
+    let other = ground.another("owner").await;
+    run(&other, "BEGIN; ANALYZE notes").await;
+    let writes = async {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE mode = 'ShareUpdateExclusiveLock' AND NOT granted";
+        eventually(Duration::from_secs(5), || async { number(&ground.admin, waiting).await > 0 }).await.unwrap();
+        run(&ground.shop, "SET lock_timeout = '50ms'; INSERT INTO notes (project) VALUES (7); UPDATE projects SET value = 1 WHERE id = 7; RESET lock_timeout").await;
+    };
+    let ((state, words), ()) = tokio::join!(refused(&ground.owner, COMPLETE), writes);
+    assert!(state.code() == "SC006" && words.contains("notes is being vacuumed"), "{words}");
+    run(&other, "COMMIT").await;
     run(&ground.owner, COMPLETE).await;
     run(&ground.shop, "BEGIN; UPDATE projects SET value = 7 WHERE id = 5").await;
     assert_eq!(refused(&ground.owner, BACK).await.0.code(), "SC006");
