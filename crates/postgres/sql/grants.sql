@@ -10,7 +10,7 @@ GRANT SELECT ON cutover.shadow_table, cutover.dual_write_config, cutover.dual_wr
     cutover.ladder_rung, cutover.traffic_routing_config, cutover.new_table, cutover.operation_sample, cutover.cutover_performance_metrics, cutover.health_check,
     cutover.sql_installation TO cutover_viewer, cutover_operator;
 GRANT EXECUTE ON FUNCTION cutover.name_of(regclass), cutover.shadow_of(text),
-    cutover.check_shadow_table(text), cutover.audit_hash(cutover.audit_log), cutover.verify_audit(),
+    cutover.check_shadow_table(text), cutover.audit_hash(cutover.audit_log), cutover.microseconds(timestamptz), cutover.verify_audit(),
     cutover.validate_table_consistency(text, text, integer), cutover.get_dual_write_performance_summary(integer), cutover.get_cutover_status_dashboard(),
     cutover.generate_cutover_report(text, integer), cutover.health_trend(text, interval), cutover.recommended_order(),
     cutover.operation_figures(text, timestamptz, bigint), cutover.written_tables(regclass)

@@ -2,7 +2,7 @@
 
 -- Appends an entry. One at a time for each table: each builds on the one before.
 CREATE OR REPLACE FUNCTION cutover.append_audit(p_action text, p_table_name text, p_reason text, p_detail jsonb DEFAULT '{}') RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '5s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
     v_new cutover.audit_log;
 BEGIN
@@ -25,18 +25,24 @@ EXCEPTION WHEN lock_not_available THEN
 END
 $$;
 
+-- A time as a whole number, exactly: before PostgreSQL 14 the server's own epoch is a float, and of 16 digits it rounds one.
+CREATE OR REPLACE FUNCTION cutover.microseconds(p_at timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT extract(epoch FROM date_trunc('minute', p_at AT TIME ZONE 'UTC'))::bigint * 1000000 + extract(microseconds FROM p_at AT TIME ZONE 'UTC')::bigint
+$$;
+
 -- What an entry's hash has to be. Each part has its length in front, so that no two entries have the same parts.
 CREATE OR REPLACE FUNCTION cutover.audit_hash(p_entry cutover.audit_log) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT encode(sha256(convert_to(string_agg(coalesce(length(part) || ':' || part, '-'), ',' ORDER BY place), 'UTF8')), 'hex')
-      FROM unnest(ARRAY[p_entry.previous_hash, p_entry.seq::text, (extract(epoch FROM p_entry.at) * 1000000)::numeric(30, 0)::text, p_entry.actor,
+      FROM unnest(ARRAY[p_entry.previous_hash, p_entry.seq::text, cutover.microseconds(p_entry.at)::text, p_entry.actor,
                         p_entry.client, p_entry.action, p_entry.table_name, p_entry.reason, p_entry.detail::text])
            WITH ORDINALITY AS parts (part, place)
 $$;
 
 -- The entries that are not as they were written, or that one is missing in front of. None: every chain holds.
 CREATE OR REPLACE FUNCTION cutover.verify_audit() RETURNS TABLE (seq bigint, problem text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT found.seq, found.problem
       FROM (SELECT l.seq,
                    CASE WHEN l.hash <> cutover.audit_hash(l) THEN 'it was changed after it was written'
@@ -48,7 +54,7 @@ $$;
 
 -- Nothing that was written is changed, by nobody's mistake either.
 CREATE OR REPLACE FUNCTION cutover.keep_audit() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = 'SC002', MESSAGE = 'entries of the audit are neither changed nor removed';
 END

@@ -6,7 +6,7 @@
 -- The name of a function of a pair, to be called: the owner's, with the owner's rights, as it was registered. Else whoever calls
 -- it would lend it theirs.
 CREATE OR REPLACE FUNCTION cutover.trusted(p_function text, p_table regclass) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_name text;
 BEGIN
@@ -24,7 +24,7 @@ $$;
 -- Brings rows by their keys. What is being written is queued and brought after it; so is what the shadow refuses, with why.
 -- Returns how many were brought.
 CREATE OR REPLACE FUNCTION cutover.refresh(p_shadow cutover.shadow_table, p_keys jsonb[]) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_refresh text := cutover.trusted(p_shadow.refresh_function, p_shadow.primary_table);
     v_left jsonb[];
@@ -54,14 +54,14 @@ $$;
 
 -- One bringer of a table at a time, so that two never wait for each other. False: somebody else is at it.
 CREATE OR REPLACE FUNCTION cutover.bring_alone(p_shadow cutover.shadow_table) RETURNS boolean
-LANGUAGE sql SET search_path = pg_catalog AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_try_advisory_xact_lock(1129665585, hashtext(p_shadow.table_name))
 $$;
 
 -- Brings the rows whose keys are queued, at most so many keys. Returns how many rows it brought; 0: none is left, or none that
 -- the shadow takes, or somebody else drains. Call it again and again, from `cutover sql drain`, from pg_cron, or by hand.
 CREATE OR REPLACE FUNCTION cutover.drain(p_table_name text, p_rows integer DEFAULT 1000) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_keys jsonb[];
@@ -84,7 +84,7 @@ $$;
 -- `done` once every row was brought, and what the shadow had besides was taken away. 0 rows and not done: somebody else is at it.
 CREATE OR REPLACE FUNCTION cutover.backfill_step(p_table_name text, p_rows integer DEFAULT 1000,
                                                  OUT rows bigint, OUT total bigint, OUT done boolean)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_config cutover.dual_write_config;

@@ -1,7 +1,7 @@
 -- What is in the way of completing a table, and once it is completed of going back; and what to know before. `blocks`: it is
 -- refused. It can be asked at any time, and is asked again under the lock.
 CREATE OR REPLACE FUNCTION cutover.check_completion(p_table_name text) RETURNS TABLE (check_name text, blocks boolean, detail text, fix text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_x regclass := v_shadow.primary_table;
@@ -148,6 +148,6 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.column_order(p_table regclass) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = p_table AND a.attnum > 0 AND NOT a.attisdropped
 $$;

@@ -3,7 +3,7 @@
 
 -- Refused, with everything that is in the way, and how to mend each.
 CREATE OR REPLACE FUNCTION cutover.refuse_obstacles(p_table_name text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_all text;
     v_fix text;
@@ -19,7 +19,7 @@ $$;
 -- statements that wait meanwhile find the new table by the old name. The old one, now with _old behind its name, is written
 -- along until cutover.drop_shadow_table() ends the way back.
 CREATE OR REPLACE FUNCTION cutover.complete_cutover(p_table_name text, p_confirm_completion boolean DEFAULT false) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_route cutover.traffic_routing_config;
@@ -41,7 +41,7 @@ $$;
 
 -- Whether a table is where it can be completed from: at the last stage before, with all of its layers. Returns where that was.
 CREATE OR REPLACE FUNCTION cutover.refuse_not_last(p_table_name text) RETURNS cutover.traffic_routing_config
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_route cutover.traffic_routing_config := cutover.route_of(p_table_name);
 BEGIN
@@ -56,7 +56,7 @@ $$;
 
 -- The last comparison, in the other direction: each row of the shadow makes its row again. What a way back could not restore is no completion.
 CREATE OR REPLACE FUNCTION cutover.refuse_no_way_back(p_shadow cutover.shadow_table) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_counts bigint[];
     v_function text;
@@ -75,7 +75,7 @@ $$;
 -- Locks, brings what is queued, exchanges, and notes it: tried again where somebody is in the way, and each time from nothing. Returns
 -- for how long the tables were held, in milliseconds.
 CREATE OR REPLACE FUNCTION cutover.exchange(p_shadow cutover.shadow_table, p_epoch bigint, p_stage text, p_reason text) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '500ms' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
     v_back boolean := p_stage <> 'completed';
     v_began timestamptz;
@@ -115,7 +115,7 @@ $$;
 
 -- The tables that are locked, in the order of those who write: the table, its shadow, what refers to it, what it refers to.
 CREATE OR REPLACE FUNCTION cutover.tables_to_lock(p_shadow cutover.shadow_table) RETURNS TABLE (place integer, relation regclass)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT min(t.place), t.relation FROM (
         SELECT 1 AS place, p_shadow.primary_table AS relation UNION ALL SELECT 2, p_shadow.shadow_table
         UNION ALL SELECT 3, f.child FROM cutover.foreign_keys(p_shadow) f UNION ALL SELECT 4, f.parent FROM cutover.foreign_keys(p_shadow) f) t
@@ -126,7 +126,7 @@ $$;
 -- autovacuum, which may take hours, gives way to whoever waits for as long as the server takes to look for a deadlock, and later
 -- nobody here waits that long.
 CREATE OR REPLACE FUNCTION cutover.hold_off_vacuum(p_shadow cutover.shadow_table) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_table regclass;
 BEGIN
@@ -143,7 +143,7 @@ $$;
 -- Locks everything that is concerned, or says that somebody is in the way. From the first lock on, less than the server takes to look for
 -- a deadlock is waited for all others together, so that it is never somebody else who is the victim of one.
 CREATE OR REPLACE FUNCTION cutover.lock_all(p_shadow cutover.shadow_table) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_left_ms integer := (SELECT least(500, s.setting::integer / 2 + 1) FROM pg_settings s WHERE s.name = 'deadlock_timeout');
     v_until timestamptz;
@@ -174,7 +174,7 @@ $$;
 
 -- Who holds what is to be locked.
 CREATE OR REPLACE FUNCTION cutover.in_the_way(p_shadow cutover.shadow_table) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT 'such as process ' || string_agg(DISTINCT l.pid::text, ', ') FROM pg_locks l
      WHERE l.granted AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) AND l.pid <> pg_backend_pid()
        AND l.relation IN (SELECT p_shadow.primary_table UNION SELECT p_shadow.shadow_table UNION SELECT f.child FROM cutover.foreign_keys(p_shadow) f
@@ -183,7 +183,7 @@ $$;
 
 -- Brings what is queued while nobody can write: little, or it is refused.
 CREATE OR REPLACE FUNCTION cutover.bring_queued(p_shadow cutover.shadow_table) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_queued bigint;
     v_why text;
@@ -205,7 +205,7 @@ $$;
 -- Notes down that they have changed places. Nobody who does not own both says so, and only of what the catalogue says as well.
 CREATE OR REPLACE FUNCTION cutover.note_swap(p_table_name text, p_epoch bigint, p_stage text, p_stand_in regclass, p_own_objects text[], p_reason text, p_detail jsonb)
 RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table;
     v_route cutover.traffic_routing_config;

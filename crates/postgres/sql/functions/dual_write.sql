@@ -5,7 +5,7 @@
 
 -- The statements that make the trigger function of a pair; it belongs to the table's owner.
 CREATE OR REPLACE FUNCTION cutover.dual_write_function(p_shadow cutover.shadow_table, p_sync_mode text) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_words cutover.shadow_text :=
         cutover.shadow_text(p_shadow.primary_table, p_shadow.shadow_table, p_shadow.key_columns, p_shadow.shadow_key_columns, p_shadow.up);
@@ -61,13 +61,13 @@ $$;
 
 -- Queues keys whose row in the shadow may be another. Called by triggers that belong to owners of tables.
 CREATE OR REPLACE FUNCTION cutover.mark_dirty(p_table_name text, p_keys jsonb[], p_why text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
-    INSERT INTO cutover.dirty_key (table_name, key, why) SELECT p_table_name, k.key, p_why FROM unnest(p_keys) AS k (key)
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO cutover.dirty_key (table_name, key, why) SELECT p_table_name, k.key, p_why FROM (SELECT DISTINCT unnest(p_keys) AS key) k
 $$;
 
 -- Counts a statement that was written twice, or was to be.
 CREATE OR REPLACE FUNCTION cutover.note_dual_write(p_table_name text, p_operation text, p_error text, p_ms double precision) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO cutover.dual_write_stats (table_name, operation, success, duration_ms, error_message)
     VALUES (p_table_name, lower(p_operation), p_error IS NULL, p_ms, p_error);
@@ -79,13 +79,13 @@ $$;
 
 -- The tables that need triggers: the table itself, and where it is partitioned each partition, which can be written to by its own name.
 CREATE OR REPLACE FUNCTION cutover.written_tables(p_table regclass) RETURNS SETOF regclass
-LANGUAGE sql STABLE ROWS 2 SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.relid FROM pg_partition_tree(p_table) t UNION SELECT p_table
 $$;
 
 -- Those of them that lack one of the four triggers, as after a partition was attached: what is written there is missed.
 CREATE OR REPLACE FUNCTION cutover.without_dual_write(p_shadow cutover.shadow_table) RETURNS SETOF regclass
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.relation FROM cutover.written_tables(p_shadow.primary_table) AS w (relation)
      WHERE (SELECT count(*) FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = p_shadow.primary_table
              WHERE t.tgrelid = w.relation AND t.tgenabled = 'A' AND t.tgname LIKE 'cutover\_dual\_write\_%'
@@ -96,7 +96,7 @@ $$;
 -- queued there, and cutover.drain() brings the row. It is idempotent; with another mode it changes the mode.
 -- Waits at most two seconds for the table, since whoever writes waits behind it.
 CREATE OR REPLACE FUNCTION cutover.enable_dual_write(p_table_name text, p_sync_mode text DEFAULT 'sync') RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
 BEGIN
@@ -110,7 +110,7 @@ $$;
 
 -- Makes the trigger function anew, and the triggers where they are missing.
 CREATE OR REPLACE FUNCTION cutover.make_triggers(p_shadow cutover.shadow_table, p_sync_mode text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_function text;
     v_table regclass;
@@ -136,7 +136,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.note_enabled(p_table_name text, p_sync_mode text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_before cutover.dual_write_config;
     v_missing text := (SELECT string_agg(m.relation::text, ', ') FROM cutover.without_dual_write(cutover.shadow_of(p_table_name)) AS m (relation));
@@ -166,7 +166,7 @@ $$;
 
 -- Writes go to the primary alone. The shadow gets older from here on: when it is enabled again, everything is brought once more.
 CREATE OR REPLACE FUNCTION cutover.disable_dual_write(p_table_name text, p_reason text DEFAULT 'asked for') RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_trigger record;
@@ -186,7 +186,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.note_disabled(p_table_name text, p_reason text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM cutover.shadow_table s WHERE s.table_name = p_table_name AND s.stand_in IS NOT NULL) THEN
         PERFORM cutover.refuse('SC002', format('%s is completed, and without dual writes its way back would lose what is written', p_table_name),

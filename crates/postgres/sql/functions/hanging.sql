@@ -4,14 +4,14 @@
 
 -- Whether words as the server writes them out name a table, and what follows looks so.
 CREATE OR REPLACE FUNCTION cutover.mentions(p_words text, p_table regclass, p_behind text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p_words ~ (regexp_replace(p_table::text, '(\W)', '\\\1', 'g') || p_behind)
 $$;
 
 -- Everything that depends on a table, its row type, its indexes, constraints and identity, or its partitions. `kind` says what
 -- can be done about it; `other`: nothing.
 CREATE OR REPLACE FUNCTION cutover.hanging_on(p_table regclass) RETURNS TABLE (kind text, class_id oid, object_id oid, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH tree AS (SELECT w.relation::oid AS id FROM cutover.written_tables(p_table) AS w (relation)),
     ours AS (
         SELECT 'pg_class'::regclass::oid AS class_id, t.id AS object_id FROM tree t
@@ -63,7 +63,7 @@ $$;
 
 -- Those of them that are to be carried or refused: without what hung on the shadow before it was completed.
 CREATE OR REPLACE FUNCTION cutover.to_carry(p_shadow cutover.shadow_table) RETURNS TABLE (kind text, class_id oid, object_id oid, name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT h.kind, h.class_id, h.object_id, h.name FROM cutover.hanging_on(p_shadow.primary_table) h
      WHERE h.kind <> 'part' AND h.class_id || ':' || h.object_id <> ALL (p_shadow.own_objects)
        -- The view in the shadow's place is ours, and goes.
@@ -73,7 +73,7 @@ $$;
 -- Columns of the primary, and the column of the shadow that is the same: as it is in one direction at least, since a type may be
 -- narrower in the other, and rows were compared in both.
 CREATE OR REPLACE FUNCTION cutover.column_pairs(p_shadow cutover.shadow_table) RETURNS TABLE (name text, shadow_name text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT a.attname::text,
            coalesce((SELECT k.shadow_name FROM unnest(p_shadow.key_columns, p_shadow.shadow_key_columns) AS k (name, shadow_name) WHERE k.name = a.attname),
                     (SELECT u.key FROM jsonb_each_text(p_shadow.up) AS u WHERE u.value = quote_ident(a.attname) ORDER BY u.key <> a.attname LIMIT 1),
@@ -87,7 +87,7 @@ $$;
 
 -- Columns of a table that another does not have in the same type.
 CREATE OR REPLACE FUNCTION cutover.unlike_columns(p_table regclass, p_other regclass) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_attribute a
      WHERE a.attrelid = p_table AND a.attnum > 0 AND NOT a.attisdropped
        AND NOT EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = p_other AND o.attname = a.attname AND o.attnum > 0 AND NOT o.attisdropped
@@ -96,7 +96,7 @@ $$;
 
 -- Those of them that one object uses: a view's rule, a policy.
 CREATE OR REPLACE FUNCTION cutover.unlike_columns_of(p_class oid, p_object oid, p_table regclass, p_other regclass) RETURNS text[]
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT ARRAY(SELECT u.name FROM unnest(cutover.unlike_columns(p_table, p_other)) AS u (name)
                   WHERE EXISTS (SELECT FROM pg_depend d JOIN pg_attribute a ON a.attrelid = p_table AND a.attnum = d.refobjsubid
                                  WHERE d.classid = p_class AND d.objid = p_object AND d.refclassid = 'pg_class'::regclass AND d.refobjid = p_table AND a.attname = u.name))
@@ -106,7 +106,7 @@ $$;
 -- shadow has the like, whose name is `like_name`. `wrong`: why it can't be carried.
 CREATE OR REPLACE FUNCTION cutover.foreign_keys(p_shadow cutover.shadow_table)
 RETURNS TABLE (object_id oid, name text, child regclass, parent regclass, make text, like_name text, wrong text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_key record;
     v_version integer := current_setting('server_version_num')::integer;
@@ -176,7 +176,7 @@ $$;
 -- Indexes of the primary and their equivalents, whose names are exchanged: the primary keys; else what is the same but for the
 -- names of columns. Twice over, it is as it was.
 CREATE OR REPLACE FUNCTION cutover.index_pairs(p_shadow cutover.shadow_table) RETURNS TABLE (index regclass, shadow_index regclass)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH described AS (
         SELECT i.indrelid, i.indexrelid,
                CASE WHEN i.indisprimary THEN 'primary' ELSE concat_ws(' ', c.relam, i.indisunique, i.indnkeyatts, i.indoption::text, i.indcollation::text,
@@ -196,7 +196,7 @@ $$;
 
 -- The same for statistics that were made by name.
 CREATE OR REPLACE FUNCTION cutover.statistics_pairs(p_shadow cutover.shadow_table) RETURNS TABLE (statistics oid, shadow_statistics oid)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH numbered AS (
         SELECT s.stxrelid, s.oid, x.what, row_number() OVER (PARTITION BY s.stxrelid, x.what ORDER BY s.oid) AS place
           FROM pg_statistic_ext s, LATERAL (
@@ -213,7 +213,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.sequences(p_shadow cutover.shadow_table)
 RETURNS TABLE (sequence regclass, kind "char", column_name text, shadow_column text, default_words text, shadow_default text, shadow_sequence regclass,
                shadow_may_be_null boolean)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT d.objid::regclass, d.deptype, a.attname::text, m.shadow_name, pg_get_expr(f.adbin, f.adrelid), pg_get_expr(g.adbin, g.adrelid),
            (SELECT o.objid::regclass FROM pg_depend o JOIN pg_class k ON k.oid = o.objid AND k.relkind = 'S'
              WHERE o.classid = 'pg_class'::regclass AND o.refclassid = 'pg_class'::regclass AND o.refobjid = s.attrelid AND o.refobjsubid = s.attnum AND o.deptype IN ('a', 'i') LIMIT 1),

@@ -3,7 +3,7 @@
 -- Measures a table: errors and latency of what was done in the last minutes (health_window_minutes), and whether both tables are the same, by about
 -- so many rows of each: none of them (the last check's score), or all where it is null.
 CREATE OR REPLACE FUNCTION cutover.measure_health(p_route cutover.traffic_routing_config, p_compare_rows integer) RETURNS cutover.health_measure
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_config cutover.dual_write_config := (SELECT c FROM cutover.dual_write_config c WHERE c.table_name = p_route.table_name);
     v_since timestamptz := greatest(clock_timestamp() - p_route.health_window_minutes * interval '1 minute', p_route.stage_started_at);
@@ -108,14 +108,14 @@ $$;
 
 -- What is said of a value and its limit. The first word is what it is about.
 CREATE OR REPLACE FUNCTION cutover.beyond(p_name text, p_value numeric, p_limit numeric, p_turned boolean) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN p_turned THEN format('%s: %s, where the limit is %s', p_name, round(100 - p_value, 4), round(100 - p_limit, 4))
                 ELSE format('%s: %s %%, where the limit is %s %%', p_name, round(p_value, 4), round(p_limit, 4)) END
 $$;
 
 -- Since when operations at the shadow were recorded without a gap that is longer than what is looked at. None: there is such a gap now.
 CREATE OR REPLACE FUNCTION cutover.watched_since(p_route cutover.traffic_routing_config) RETURNS timestamptz
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN max(g.until) >= clock_timestamp() - p_route.health_window_minutes * interval '1 minute'
                 THEN coalesce(max(g.since) FILTER (WHERE g.since - g.before > p_route.health_window_minutes * interval '1 minute'), p_route.stage_started_at) END
       FROM (SELECT s.since, s.until, coalesce(max(s.until) OVER (ORDER BY s.since, s.until ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), p_route.stage_started_at) AS before
@@ -128,7 +128,7 @@ $$;
 
 -- Where a table stands; as it is, without a lock.
 CREATE OR REPLACE FUNCTION cutover.route_of(p_table_name text) RETURNS cutover.traffic_routing_config
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT c FROM cutover.traffic_routing_config c WHERE c.table_name = (cutover.shadow_of(p_table_name)).table_name
 $$;
 
@@ -137,7 +137,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.perform_cutover_health_check(p_table_name text)
 RETURNS TABLE (table_name text, overall_health text, error_rate_percent numeric, latency_increase_percent numeric, validation_score numeric,
                health_summary text, recommendations text[], ready_to_advance boolean, samples bigint, consecutive_failures integer)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- What is recorded from here on is the next check's.
     v_at timestamptz := clock_timestamp();
@@ -191,13 +191,13 @@ $$;
 
 -- Tells whoever listens that something is beyond its limit.
 CREATE OR REPLACE FUNCTION cutover.alert(p_table_name text, p_alert text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_notify('cutover_alert', json_build_object('table', p_table_name, 'alert', split_part(p_alert, ':', 1), 'detail', p_alert)::text)
 $$;
 
 -- What to do about it.
 CREATE OR REPLACE FUNCTION cutover.health_recommendations(p_route cutover.traffic_routing_config, p_measure cutover.health_measure, p_health text) RETURNS text[]
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_eligible timestamptz := cutover.eligible_at(p_route, p_measure.watched_since);
     v_told text[] := '{}';
@@ -229,7 +229,7 @@ $$;
 
 -- When the next step may be taken, as far as time goes: the stage lasts as long as it was to, and has been watched all the while.
 CREATE OR REPLACE FUNCTION cutover.eligible_at(p_route cutover.traffic_routing_config, p_watched_since timestamptz) RETURNS timestamptz
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p_route.next_stage_eligible_at + CASE WHEN p_route.read_percentage > 0 AND p_watched_since > p_route.stage_started_at
                                                  THEN p_watched_since - p_route.stage_started_at ELSE interval '0' END
 $$;
@@ -238,7 +238,7 @@ $$;
 -- in sight, or fewer than three checks.
 CREATE OR REPLACE FUNCTION cutover.health_trend(p_table_name text, p_since interval DEFAULT '1 hour')
 RETURNS TABLE (measure text, latest numeric, limit_value numeric, per_hour numeric, breach_in interval)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH checks AS (
         SELECT extract(epoch FROM h.at)::double precision / 3600 AS hours, v.measure, v.value, v.limit_value, v.sign
           FROM cutover.route_of(p_table_name) r
@@ -258,7 +258,7 @@ $$;
 
 -- Refused with everything that speaks against the next step. Both tables are compared whole.
 CREATE OR REPLACE FUNCTION cutover.refuse_unready(p_route cutover.traffic_routing_config) RETURNS cutover.health_measure
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_eligible timestamptz := cutover.eligible_at(p_route, cutover.watched_since(p_route));
     v_seen record;
@@ -288,7 +288,7 @@ $$;
 -- For whoever looks after all tables once a minute: checks each that is on its way, takes reads back from one that is unhealthy, and takes the next
 -- step where that was asked for and nothing speaks against it. What goes wrong with one table keeps no other from its rollback.
 CREATE OR REPLACE FUNCTION cutover.run_automated_safety_check() RETURNS TABLE (table_name text, action_taken text, reason text, health_status text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY
     SELECT c.table_name, d.action_taken, d.reason, d.health_status
@@ -304,7 +304,7 @@ $$;
 
 -- The same for one table. `held`: the next step was refused; `failed`: it could not be checked, or not be rolled back.
 CREATE OR REPLACE FUNCTION cutover.check_safety(p_table_name text, OUT action_taken text, OUT reason text, OUT health_status text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_route cutover.traffic_routing_config;
     v_check record;
@@ -341,7 +341,7 @@ $$;
 
 -- Changes how a table is judged while it is on its way: `{"max_error_rate_percent": 2, "min_samples": 50}`.
 CREATE OR REPLACE FUNCTION cutover.configure_cutover(p_table_name text, p_settings jsonb, p_reason text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name);
     v_known text[] := ARRAY['max_error_rate_percent', 'max_latency_increase_percent', 'min_validation_score', 'alert_error_rate_percent',

@@ -6,7 +6,7 @@
 -- Changes a table's stage, and tells whoever listens. The row is locked by the caller.
 CREATE OR REPLACE FUNCTION cutover.set_stage(p_now cutover.traffic_routing_config, p_stage cutover.cutover_stage, p_action text, p_reason text,
                                              p_detail jsonb DEFAULT '{}') RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_rung cutover.ladder_rung := (SELECT r FROM cutover.ladder_rung r WHERE r.ladder = p_now.ladder AND r.stage = p_stage);
 BEGIN
@@ -23,7 +23,7 @@ $$;
 
 -- Tells whoever listens where a table's reads go now.
 CREATE OR REPLACE FUNCTION cutover.tell_route(p_table_name text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_notify('cutover_route', json_build_object('table', c.table_name, 'stage', c.cutover_stage, 'read_percentage', c.read_percentage, 'epoch', c.epoch,
                                                         'health', c.health_status)::text)
       FROM cutover.traffic_routing_config c WHERE c.table_name = p_table_name
@@ -32,7 +32,7 @@ $$;
 -- A table's row, locked until the end of the transaction. Who has decided by where the table stood says its epoch, and is refused where somebody else has
 -- moved it since.
 CREATE OR REPLACE FUNCTION cutover.locked_route(p_table_name text, p_epoch bigint DEFAULT NULL) RETURNS cutover.traffic_routing_config
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '5s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
     v_name text := (cutover.shadow_of(p_table_name)).table_name;
     v_route cutover.traffic_routing_config;
@@ -50,7 +50,7 @@ $$;
 -- Begins: what is written goes to both, and all reads to the primary. Stages last at least so many minutes; where it is null, as long as
 -- the ladder recommends for each.
 CREATE OR REPLACE FUNCTION cutover.start_gradual_cutover(p_table_name text, p_stage_duration_minutes integer DEFAULT 60) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_route cutover.traffic_routing_config := cutover.route_of(p_table_name);
@@ -80,7 +80,7 @@ $$;
 
 -- In which order the tables are best moved: as was configured; else what others refer to before those, and small before large.
 CREATE OR REPLACE FUNCTION cutover.recommended_order() RETURNS TABLE (place bigint, table_name text, cutover_stage cutover.cutover_stage, why text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE refers AS (
         SELECT s.primary_table AS relation, 0 AS depth, ARRAY[s.primary_table::oid] AS seen FROM cutover.shadow_table s
          UNION ALL
@@ -99,7 +99,7 @@ $$;
 
 -- C1: nothing advances on a layer that is not there.
 CREATE OR REPLACE FUNCTION cutover.refuse_missing_layers(p_shadow cutover.shadow_table) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_config cutover.dual_write_config := (SELECT c FROM cutover.dual_write_config c WHERE c.table_name = p_shadow.table_name);
     v_missing text := (SELECT string_agg(m.relation::text, ', ') FROM cutover.without_dual_write(p_shadow) AS m (relation));
@@ -115,7 +115,7 @@ $$;
 -- within the limits for it or were not measured, and where the comparison that is made now does not say that both are the same. p_force passes over all
 -- that, for the reason that is given. Nothing is locked while it is found out, so a rollback never waits for it.
 CREATE OR REPLACE FUNCTION cutover.advance_cutover_stage(p_table_name text, p_force boolean DEFAULT false, p_reason text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_route cutover.traffic_routing_config := cutover.route_of(p_table_name);
@@ -148,7 +148,7 @@ $$;
 
 -- The stage behind the one where a table is; none behind the last.
 CREATE OR REPLACE FUNCTION cutover.next_stage(p_route cutover.traffic_routing_config) RETURNS cutover.cutover_stage
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.stage FROM cutover.ladder_rung r
      WHERE r.ladder = p_route.ladder
        AND r.place > (SELECT h.place FROM cutover.ladder_rung h WHERE h.ladder = p_route.ladder AND h.stage = p_route.cutover_stage)
@@ -158,7 +158,7 @@ $$;
 -- All reads of every table that is on its way go to the primary, and none of them is started again before enable_dual_write() says so. One that can't
 -- be rolled back keeps no other from it.
 CREATE OR REPLACE FUNCTION cutover.emergency_stop_all_cutover(p_reason text DEFAULT 'emergency stop') RETURNS TABLE (table_name text, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_name text;
 BEGIN

@@ -6,7 +6,7 @@
 
 -- Ends a call.
 CREATE OR REPLACE FUNCTION cutover.refuse(p_state text, p_message text, p_hint text DEFAULT NULL) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION USING ERRCODE = p_state, MESSAGE = p_message, HINT = coalesce(p_hint, '');
 END
@@ -14,14 +14,14 @@ $$;
 
 -- A table as callers say it, without `public`.
 CREATE OR REPLACE FUNCTION cutover.name_of(p_table regclass) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE n.nspname WHEN 'public' THEN c.relname ELSE n.nspname || '.' || c.relname END
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_table
 $$;
 
 -- A name's parts: `table` of public, `schema.table`, or either with quotes.
 CREATE OR REPLACE FUNCTION cutover.name_parts(p_table_name text) RETURNS text[]
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_parts text[];
 BEGIN
@@ -36,7 +36,7 @@ $$;
 
 -- The table of that name.
 CREATE OR REPLACE FUNCTION cutover.table_named(p_table_name text) RETURNS regclass
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_parts text[] := cutover.name_parts(p_table_name);
     v_found oid;
@@ -53,7 +53,7 @@ $$;
 
 -- The table of that name and its shadow.
 CREATE OR REPLACE FUNCTION cutover.shadow_of(p_table_name text) RETURNS cutover.shadow_table
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table;
 BEGIN

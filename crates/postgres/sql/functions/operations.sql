@@ -5,7 +5,7 @@
 -- a transaction that may be rolled back. Unit: milliseconds.
 CREATE OR REPLACE FUNCTION cutover.record_cutover_operation(p_table_name text, p_operation_type text, p_latency_ms integer,
                                                             p_success boolean DEFAULT true, p_used_shadow boolean DEFAULT false) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_name text := p_table_name;
 BEGIN
@@ -32,7 +32,7 @@ $$;
 -- Puts what was recorded in full minutes together: at most so many operations of each table at once. p_failures: also the second writes
 -- that failed, which takes a lock on the table's configuration. Returns how many operations that were.
 CREATE OR REPLACE FUNCTION cutover.roll_up_operations(p_rows integer DEFAULT 20000, p_failures boolean DEFAULT true) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_until timestamptz := date_trunc('minute', clock_timestamp());
     v_name text;
@@ -96,7 +96,7 @@ $$;
 
 -- Where a table stood at a time.
 CREATE OR REPLACE FUNCTION cutover.stage_at(p_table_name text, p_at timestamptz, OUT epoch bigint, OUT stage cutover.cutover_stage)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_since timestamptz;
 BEGIN
@@ -113,7 +113,7 @@ $$;
 
 -- Where nobody looks after the measurements, whoever makes them puts old ones together now and then, and is never harmed by it.
 CREATE OR REPLACE FUNCTION cutover.roll_up_unattended() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_old timestamptz := clock_timestamp() - interval '5 minutes';
 BEGIN
@@ -130,7 +130,7 @@ $$;
 
 -- Forgets what was measured longer ago than that, or than `metrics_retention` of sql_installation: at most so many rows at once.
 CREATE OR REPLACE FUNCTION cutover.prune_cutover_metrics(p_keep interval DEFAULT NULL, p_rows integer DEFAULT 10000) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_until timestamptz := clock_timestamp() - coalesce(p_keep, (SELECT i.metrics_retention FROM cutover.sql_installation i));
     v_metrics bigint;
@@ -150,7 +150,7 @@ $$;
 
 -- For how long measurements are kept.
 CREATE OR REPLACE FUNCTION cutover.set_metrics_retention(p_keep interval) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF p_keep IS NULL OR p_keep < interval '1 hour' THEN
         PERFORM cutover.refuse('SC002', 'measurements are kept for an hour at least: health and reports need them', 'SELECT cutover.set_metrics_retention(''30 days'')');
@@ -163,7 +163,7 @@ $$;
 -- Every operation that was measured since then, rolled up or not: how many took how long, and how many failed.
 CREATE OR REPLACE FUNCTION cutover.measured(p_table_name text, p_since timestamptz)
 RETURNS TABLE (epoch bigint, operation_type text, store text, ms double precision, operations bigint, failed bigint, first_at timestamptz, last_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT m.epoch, m.operation_type, m.store, l.ms, l.operations, CASE l.place WHEN 1 THEN m.failed_operations ELSE 0 END, m.measurement_period_start, m.measurement_period_end
       FROM cutover.cutover_performance_metrics m, unnest(m.latencies_ms, m.latency_counts) WITH ORDINALITY AS l (ms, operations, place)
      WHERE m.table_name = p_table_name AND m.measurement_period_end >= p_since AND m.measurement_period_start >= p_since
@@ -180,7 +180,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.operation_figures(p_table_name text, p_since timestamptz, p_epoch bigint DEFAULT NULL)
 RETURNS TABLE (operation_type text, store text, operations bigint, failed bigint, average double precision, p50 double precision, p95 double precision,
                p99 double precision, longest double precision, first_at timestamptz, last_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.operation_type, c.store, max(c.upto)::bigint, sum(c.failed)::bigint, sum(c.ms * c.operations) / max(c.upto),
            min(c.ms) FILTER (WHERE c.upto >= 0.5 * c.whole), min(c.ms) FILTER (WHERE c.upto >= 0.95 * c.whole), min(c.ms) FILTER (WHERE c.upto >= 0.99 * c.whole),
            max(c.ms), min(c.first_at), max(c.last_at)
@@ -197,7 +197,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.get_dual_write_performance_summary(p_hours_back integer DEFAULT 24)
 RETURNS TABLE (table_name text, total_operations bigint, successful_operations bigint, failed_operations bigint, success_rate numeric, avg_duration_ms numeric,
                max_duration_ms numeric, total_errors bigint, recent_errors text[])
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_since timestamptz := cutover.hours_back(p_hours_back);
 BEGIN
@@ -219,7 +219,7 @@ $$;
 
 -- So many hours ago.
 CREATE OR REPLACE FUNCTION cutover.hours_back(p_hours integer) RETURNS timestamptz
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(p_hours, 0) < 1 THEN
         PERFORM cutover.refuse('SC002', format('%s hours back is no time', coalesce(p_hours::text, 'no')), '1 or more');

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION cutover.get_cutover_status_dashboard()
 RETURNS TABLE (table_name text, cutover_stage cutover.cutover_stage, read_percentage numeric, health_status text, stage_duration_minutes integer,
                next_eligible_in_minutes integer, error_rate_percent numeric, validation_score numeric, recommendations text, latency_increase_percent numeric,
                samples bigint, queued bigint, write_shadow_enabled boolean, emergency_stop boolean, epoch bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.table_name, r.cutover_stage, r.read_percentage, r.health_status,
            floor(extract(epoch FROM clock_timestamp() - r.stage_started_at) / 60)::integer,
            CASE WHEN r.cutover_stage NOT IN ('disabled', 'completed')
@@ -21,7 +21,7 @@ $$;
 -- How it went with one table or with all, in the last hours: a line for each figure.
 CREATE OR REPLACE FUNCTION cutover.generate_cutover_report(p_table_name text DEFAULT NULL, p_hours_back integer DEFAULT 24)
 RETURNS TABLE (report_section text, table_name text, metric_name text, metric_value text, status text, recommendations text)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_since timestamptz := cutover.hours_back(p_hours_back);
     v_only text := CASE WHEN p_table_name IS NOT NULL THEN (cutover.shadow_of(p_table_name)).table_name END;
@@ -61,7 +61,7 @@ $$;
 
 -- Everything to its beginning, for a test: a table that is on no way forgets its settings, and what was measured. Its shadow, its dual writes and the audit stay.
 CREATE OR REPLACE FUNCTION cutover.reset_cutover_state(p_table_name text, p_confirm_reset boolean DEFAULT false) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name);
 BEGIN
@@ -88,7 +88,7 @@ $$;
 -- All of it back: every table is read at its primary, nothing is written twice any more, and what was measured is forgotten. Shadow tables stay as they are, and
 -- so does the audit. Wants whoever owns the tables. One that can't be rolled back keeps no other from it.
 CREATE OR REPLACE FUNCTION cutover.rollback_cutover_system(p_confirm_rollback boolean DEFAULT false) RETURNS TABLE (table_name text, outcome text)
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_name text;
 BEGIN

@@ -12,7 +12,7 @@ $$;
 -- Whether a read goes to the shadow: by the bucket of the key, so that a key stays where it is; without one by chance. A write never does:
 -- it goes to the primary, and from there to the shadow. A table that is not on its way, or that is unhealthy, is read at the primary.
 CREATE OR REPLACE FUNCTION cutover.should_route_to_shadow(p_table_name text, p_operation_type text, p_routing_key text) RETURNS boolean
-LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_share numeric;
     v_salt text;
@@ -32,6 +32,6 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.should_route_to_shadow(p_table_name text, p_operation_type text DEFAULT 'read') RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT cutover.should_route_to_shadow(p_table_name, p_operation_type, random()::text)
 $$;

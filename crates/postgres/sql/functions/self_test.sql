@@ -2,7 +2,7 @@
 
 -- Tries everything that can be tried without a trace. Each assertion can fail; what it found stands beside it.
 CREATE OR REPLACE FUNCTION cutover.run_cutover_system_tests() RETURNS TABLE (test_name text, test_status text, test_result text, execution_time_ms numeric)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET lock_timeout = '5s' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
 DECLARE
     v_began timestamptz;
     v_tried record;
@@ -39,7 +39,7 @@ $$;
 
 -- An assertion of a test.
 CREATE OR REPLACE FUNCTION cutover.expect(p_holds boolean, p_what text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF p_holds IS NOT TRUE THEN
         RAISE EXCEPTION USING ERRCODE = 'assert_failure', MESSAGE = p_what;
@@ -49,7 +49,7 @@ $$;
 
 -- That a call is refused as it should be.
 CREATE OR REPLACE FUNCTION cutover.expect_refusal(p_sql text, p_state text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     BEGIN
         EXECUTE p_sql;
@@ -63,7 +63,7 @@ $$;
 
 -- Two tables, of which one is the shadow of the other, with ten rows that were brought.
 CREATE OR REPLACE FUNCTION cutover.make_test_pair() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_primary regclass;
     v_shadow regclass;
@@ -84,7 +84,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_bucketing() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_in bigint := (SELECT count(*) FROM generate_series(1, 10000) i WHERE cutover.bucket('salt', i::text) < 1000);
 BEGIN
@@ -96,7 +96,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_dual_write() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO cutover.self_test VALUES (11, 'new');
     UPDATE cutover.self_test SET name = 'changed' WHERE id = 1;
@@ -112,7 +112,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_comparison() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_seen record;
 BEGIN
@@ -133,7 +133,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_ladder() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog SET client_min_messages = error AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
 BEGIN
     PERFORM cutover.start_gradual_cutover('self_test', 0);
     PERFORM cutover.expect_refusal('SELECT cutover.advance_cutover_stage(''self_test'')', 'SC005');
@@ -151,7 +151,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_routing() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog SET client_min_messages = error AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
 DECLARE
     v_share bigint;
 BEGIN
@@ -170,7 +170,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_operations() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_seen record;
 BEGIN
@@ -183,7 +183,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_safety_check() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog SET client_min_messages = error AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = error AS $$
 DECLARE
     v_seen record;
 BEGIN
@@ -198,7 +198,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_refusals() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM cutover.expect_refusal('SELECT cutover.emergency_rollback(''no_such_table'', ''a test'')', 'SC001');
     PERFORM cutover.expect_refusal('SELECT cutover.advance_cutover_stage(''self_test'')', 'SC002');
@@ -210,7 +210,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.test_audit() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_broken text := (SELECT string_agg(v.seq || ': ' || v.problem, ', ') FROM cutover.verify_audit() v);
 BEGIN
@@ -223,7 +223,7 @@ $$;
 
 -- Of the tables that are there: that those written twice have their triggers, and that their functions are ours.
 CREATE OR REPLACE FUNCTION cutover.test_tables() RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table;
 BEGIN

@@ -7,7 +7,7 @@
 -- What is in the way of a shadow of this table, and how to mend it. `blocks`: none can be made.
 CREATE OR REPLACE FUNCTION cutover.check_shadow_table(p_table_name text)
 RETURNS TABLE (check_name text, blocks boolean, detail text, fix text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_table regclass := cutover.table_named(p_table_name);
 BEGIN
@@ -66,7 +66,7 @@ $$;
 -- Returns the shadow's name.
 CREATE OR REPLACE FUNCTION cutover.create_shadow_table(p_table_name text, p_shadow_definition text DEFAULT NULL, p_mapping jsonb DEFAULT NULL)
 RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_primary regclass := cutover.table_named(p_table_name);
     v_name text := cutover.name_of(v_primary);
@@ -84,7 +84,7 @@ BEGIN
         PERFORM cutover.refuse('SC004', format('there is a table %s already', v_shadow), 'drop or rename it, or go on with the shadow that you have');
     END IF;
 
-    PERFORM set_config('search_path', format('pg_catalog, %I', v_schema), true);
+    PERFORM set_config('search_path', format('pg_catalog, %I, pg_temp', v_schema), true);
     IF p_shadow_definition IS NULL THEN
         EXECUTE format('CREATE TABLE %s (LIKE %s INCLUDING ALL EXCLUDING IDENTITY)', v_shadow, v_primary);
     ELSE
@@ -106,7 +106,7 @@ $$;
 -- What each column of both tables is made of, and which columns are the key.
 CREATE OR REPLACE FUNCTION cutover.shadow_words(p_primary regclass, p_shadow regclass, p_mapping jsonb,
                                                 OUT key_columns text[], OUT shadow_key_columns text[], OUT up jsonb, OUT down jsonb)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_wrong text;
 BEGIN
@@ -143,7 +143,7 @@ $$;
 
 -- What each column of one table is made of, in words of another.
 CREATE OR REPLACE FUNCTION cutover.column_words(p_from regclass, p_to regclass, p_words jsonb, p_direction text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_words jsonb := '{}';
     v_column record;
@@ -176,7 +176,7 @@ $$;
 
 -- Whether both directions can be said to this server at all: nothing is read or written.
 CREATE OR REPLACE FUNCTION cutover.try_words(p_primary regclass, p_shadow regclass, p_up jsonb, p_down jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_direction record;
     v_message text;
@@ -198,14 +198,14 @@ $$;
 
 -- Where the words of a mapping find their functions: the server's, and those beside the table.
 CREATE OR REPLACE FUNCTION cutover.search_path_of(p_primary regclass) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
-    SELECT format('pg_catalog, %I', n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_primary
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('pg_catalog, %I, pg_temp', n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_primary
 $$;
 
 -- The statements that make the functions of one pair. They belong to the table's owner, and lend out that owner's rights on
 -- these two tables to operators: to bring rows as they are, and to compare. Keys are text, spelled alike by all of them.
 CREATE OR REPLACE FUNCTION cutover.shadow_functions(p_primary regclass, p_shadow regclass, p_key text[], p_shadow_key text[], p_up jsonb) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_words cutover.shadow_text := cutover.shadow_text(p_primary, p_shadow, p_key, p_shadow_key, p_up);
     v_refresh text := format('%s.cutover_refresh_%s(p_keys jsonb[])', v_words.schema, p_primary::oid);
@@ -293,7 +293,7 @@ $$;
 -- The parts that statements about a pair are put together from.
 CREATE OR REPLACE FUNCTION cutover.shadow_text(p_primary regclass, p_shadow regclass, p_key text[], p_shadow_key text[], p_up jsonb)
 RETURNS cutover.shadow_text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_words cutover.shadow_text;
 BEGIN
@@ -327,7 +327,7 @@ $$;
 -- Notes a pair down, for whoever owns it. The functions exist: whoever registers has made them.
 CREATE OR REPLACE FUNCTION cutover.register_shadow_table(p_name text, p_primary regclass, p_shadow regclass, p_key text[], p_shadow_key text[],
                                                          p_up jsonb, p_down jsonb) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- Nobody who does not own both tables speaks for them.
     IF EXISTS (SELECT FROM pg_class c WHERE c.oid IN (p_primary, p_shadow) AND NOT pg_has_role(session_user, c.relowner, 'MEMBER')) THEN
@@ -339,7 +339,7 @@ $$;
 
 CREATE OR REPLACE FUNCTION cutover.note_shadow_table(p_name text, p_primary regclass, p_shadow regclass, p_key text[], p_shadow_key text[],
                                                      p_up jsonb, p_down jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_schema text := (SELECT quote_ident(n.nspname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = p_primary);
 BEGIN

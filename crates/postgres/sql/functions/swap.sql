@@ -6,7 +6,7 @@
 
 -- Exchanges them, with the rights of whoever calls, in front of whom everything concerned is locked. Returns what was executed.
 CREATE OR REPLACE FUNCTION cutover.swap(p_shadow cutover.shadow_table, p_back boolean, OUT statements text[], OUT stand_in regclass, OUT own_objects text[])
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_schema name;
     v_name name;
@@ -56,7 +56,7 @@ $$;
 
 -- The name of the shadow: its own, and once it is completed that of the view in its place.
 CREATE OR REPLACE FUNCTION cutover.shadow_name(p_shadow cutover.shadow_table) RETURNS name
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN p_shadow.stand_in IS NULL THEN (SELECT c.relname FROM pg_class c WHERE c.oid = p_shadow.shadow_table)
                 -- Somebody may have dropped it.
                 ELSE coalesce((SELECT c.relname FROM pg_class c WHERE c.oid = p_shadow.stand_in),
@@ -65,14 +65,14 @@ $$;
 
 -- The name that the table gets whose place is taken.
 CREATE OR REPLACE FUNCTION cutover.other_name(p_shadow cutover.shadow_table, p_back boolean) RETURNS name
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN p_back THEN cutover.shadow_name(p_shadow) ELSE (SELECT (left(c.relname, 59) || '_old')::name FROM pg_class c WHERE c.oid = p_shadow.primary_table) END
 $$;
 
 -- All statements, by their place. The renaming is at 50.
 CREATE OR REPLACE FUNCTION cutover.swap_statements(p_shadow cutover.shadow_table, p_schema name, p_name name, p_other name, p_back boolean)
 RETURNS TABLE (place integer, number bigint, statement text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- Behind the renaming.
     v_new text := format('%I.%I', p_schema, p_name);
@@ -156,7 +156,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.refuse_old_partition() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- Said here: whoever writes may call nothing of this schema.
     RAISE EXCEPTION USING ERRCODE = 'SC002', HINT = 'write to the table itself',
@@ -166,7 +166,7 @@ $$;
 
 -- The functions that belong to a pair, whichever of both is in charge.
 CREATE OR REPLACE FUNCTION cutover.pair_functions(p_shadow cutover.shadow_table) RETURNS TABLE (oid oid)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT p.oid FROM pg_proc p JOIN pg_class c ON c.oid IN (p_shadow.primary_table, p_shadow.shadow_table)
      WHERE p.proname IN ('cutover_refresh_' || c.oid, 'cutover_next_keys_' || c.oid, 'cutover_compare_' || c.oid, 'cutover_dual_write_' || c.oid)
        AND p.pronamespace = c.relnamespace AND p.proowner = c.relowner
@@ -174,7 +174,7 @@ $$;
 
 -- Three renamings by which two exchange their names. Both have to be in one schema.
 CREATE OR REPLACE FUNCTION cutover.exchange_names(p_what text, p_one regclass, p_other regclass) RETURNS TABLE (number bigint, statement text)
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT s.number, s.statement FROM pg_class a JOIN pg_class b ON b.relnamespace = a.relnamespace JOIN pg_namespace n ON n.oid = a.relnamespace, LATERAL (VALUES
            (0::bigint, format('ALTER %s %I.%I RENAME TO %I', p_what, n.nspname, a.relname, 'cutover_' || a.oid)),
            (1, format('ALTER %s %I.%I RENAME TO %I', p_what, n.nspname, b.relname, a.relname)),
@@ -185,7 +185,7 @@ $$;
 -- How a column's numbers go on. A serial's sequence goes along as it is. An identity's is made anew with the same options and goes on
 -- where it was, and so does one that the shadow has of its own: one that was never used stays so.
 CREATE OR REPLACE FUNCTION cutover.sequence_statements(p_sequence record, p_new text, p_old text) RETURNS TABLE (number bigint, statement text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_schema name;
     v_name name;
@@ -242,7 +242,7 @@ $$;
 -- The statement that makes a policy again at another table. Its words are those of p_words, whose columns have the same numbers
 -- where it is not the policy's own table; with p_new in them where they say p_old.
 CREATE OR REPLACE FUNCTION cutover.policy_statement(p_policy oid, p_words regclass, p_goal text, p_old text DEFAULT '', p_new text DEFAULT '') RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', p.polname, p_goal, CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
                   CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'ALL' END,
                   (SELECT string_agg(CASE r.id WHEN 0 THEN 'PUBLIC' ELSE r.id::regrole::text END, ', ') FROM unnest(p.polroles) AS r (id)))
@@ -255,7 +255,7 @@ $$;
 -- Makes a table's policies again at its shadow. What does not fit is left out, and then its readers see too little rather than too
 -- much: without a policy that restricts, there is none that permits.
 CREATE OR REPLACE FUNCTION cutover.carry_policies(p_from regclass, p_to regclass) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_policy record;
     v_same_places boolean;
@@ -292,7 +292,7 @@ $$;
 -- Gives everybody the rights on one table that they have on another, and on columns of the same name, and takes from everybody
 -- what they have not there.
 CREATE OR REPLACE FUNCTION cutover.carry_rights(p_from regclass, p_to regclass) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_statement text;
 BEGIN

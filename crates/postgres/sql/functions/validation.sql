@@ -2,7 +2,7 @@
 
 -- About how many rows a table has: by its size, and by how many rows a block has as the statistics say.
 CREATE OR REPLACE FUNCTION cutover.estimated_rows(p_table regclass) RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages * (pg_relation_size(c.oid) / 8192) ELSE pg_relation_size(c.oid) / 100 END), 0)::bigint
       FROM (SELECT p_table AS relid UNION SELECT t.relid FROM pg_partition_tree(p_table) t) w JOIN pg_class c ON c.oid = w.relid AND c.relkind = 'r'
 $$;
@@ -13,7 +13,7 @@ $$;
 CREATE OR REPLACE FUNCTION cutover.validate_table_consistency(p_table_name text, p_shadow_table_name text DEFAULT NULL, p_sample_size integer DEFAULT NULL)
 RETURNS TABLE (primary_count bigint, shadow_count bigint, consistent_records bigint, inconsistent_records bigint, missing_in_shadow bigint,
                extra_in_shadow bigint, validation_score numeric, queued bigint, verdict text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_estimate bigint := greatest(cutover.estimated_rows(v_shadow.primary_table), 1);

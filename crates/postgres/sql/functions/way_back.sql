@@ -3,7 +3,7 @@
 -- All reads go to the primary, as of the next one that asks. What is written goes on to both, so nothing is lost and the way can be
 -- begun again. Where the table is completed, both change their places once more, and that is its owner's to ask for.
 CREATE OR REPLACE FUNCTION cutover.emergency_rollback(p_table_name text, p_reason text DEFAULT 'emergency rollback') RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_held_ms integer;
 BEGIN
@@ -17,7 +17,7 @@ $$;
 
 -- The reads alone, with nobody's rights but those of the functions. False: it is completed, and this is not enough.
 CREATE OR REPLACE FUNCTION cutover.read_at_primary(p_table_name text, p_reason text) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_route cutover.traffic_routing_config := cutover.locked_route(p_table_name);
 BEGIN
@@ -32,7 +32,7 @@ $$;
 
 -- The old table takes its place again, and the new one is its shadow. What could not be brought to it would be lost: refused.
 CREATE OR REPLACE FUNCTION cutover.go_back(p_table_name text, p_reason text) RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_epoch bigint := (SELECT c.epoch FROM cutover.traffic_routing_config c WHERE c.table_name = v_shadow.table_name);
@@ -45,7 +45,7 @@ $$;
 
 -- Whoever has a pair change places, or ends it, is its owner: what is made belongs to them.
 CREATE OR REPLACE FUNCTION cutover.refuse_not_owner(p_shadow cutover.shadow_table) RETURNS void
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_owner text := (SELECT c.relowner::regrole::text FROM pg_class c WHERE c.oid IN (p_shadow.primary_table, p_shadow.shadow_table) AND c.relowner <> current_user::regrole LIMIT 1);
 BEGIN
@@ -58,7 +58,7 @@ $$;
 -- Ends it: before the way is begun, or after a rollback, the shadow is dropped; after completion the old table is, and no way
 -- back is left. Nobody reads them any more by then: applications ask where to read.
 CREATE OR REPLACE FUNCTION cutover.drop_shadow_table(p_table_name text, p_confirm boolean DEFAULT false) RETURNS text
-LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_route cutover.traffic_routing_config := (SELECT c FROM cutover.traffic_routing_config c WHERE c.table_name = v_shadow.table_name);
@@ -99,7 +99,7 @@ $$;
 
 -- Forgets a pair whose shadow is gone. What was decided about it stays in the audit.
 CREATE OR REPLACE FUNCTION cutover.note_dropped(p_table_name text, p_stage text) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := (SELECT s FROM cutover.shadow_table s WHERE s.table_name = p_table_name);
     v_stage text;
@@ -116,12 +116,13 @@ BEGIN
         DELETE FROM cutover.new_table n WHERE n.table_name = p_table_name;
     END IF;
     PERFORM cutover.append_audit('drop_shadow_table', p_table_name, NULL, jsonb_build_object('stage', p_stage));
+    PERFORM pg_notify('cutover_route', json_build_object('table', p_table_name, 'dropped', true)::text);
 END
 $$;
 
 -- Foreign keys of a table, and to it, that hold for what is written but have not looked at the rows there are.
 CREATE OR REPLACE FUNCTION cutover.unvalidated(p_table_name text) RETURNS TABLE (child regclass, name text)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_table regclass := (SELECT s.primary_table FROM cutover.shadow_table s WHERE s.table_name = p_table_name);
 BEGIN
@@ -139,7 +140,7 @@ $$;
 
 -- How many there are, for whoever has just made them.
 CREATE OR REPLACE FUNCTION cutover.left_to_validate(p_table_name text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN count(*) = 0 THEN ''
                 ELSE format('. %s foreign keys have yet to look at the rows: SELECT * FROM cutover.validate_foreign_keys(%L)', count(*), p_table_name) END
       FROM cutover.unvalidated(p_table_name)
@@ -147,7 +148,7 @@ $$;
 
 -- Has them look at the rows, beside whoever reads and writes. A key that finds a row without its parent stays as it is, and holds up no other.
 CREATE OR REPLACE FUNCTION cutover.validate_foreign_keys(p_table_name text) RETURNS TABLE (child regclass, foreign_key text, outcome text)
-LANGUAGE plpgsql SET search_path = pg_catalog SET lock_timeout = '2s' AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 BEGIN
     FOR child, foreign_key IN SELECT u.child, u.name FROM cutover.unvalidated(p_table_name) u LOOP
         BEGIN
@@ -165,7 +166,7 @@ $$;
 -- For applications that write one shape or the other: whether the new one is in charge. It stays so until the caller's transaction
 -- ends, because it holds the lock that a write takes anyway.
 CREATE OR REPLACE FUNCTION cutover.is_promoted(p_table_name text) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_name text := (SELECT format('%I.%I', p.parts[1], p.parts[2]) FROM (SELECT cutover.name_parts(p_table_name) AS parts) p WHERE cardinality(p.parts) = 2);
 BEGIN
@@ -180,6 +181,6 @@ $$;
 
 -- Answers from the catalogue as it is, whatever the caller's snapshot is: which table is the new one was written down when it was made.
 CREATE OR REPLACE FUNCTION cutover.is_new_table(p_name text) RETURNS boolean
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (SELECT FROM cutover.new_table n WHERE n.relation = to_regclass(p_name))
 $$;

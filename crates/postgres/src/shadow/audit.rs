@@ -39,9 +39,9 @@ pub struct Entry {
     pub prev_hash: String,
     /// The hash over everything above.
     pub hash: String,
-    /// What the hash has to be: one for each way in which a server would write the time.
+    /// What the hash has to be.
     #[serde(skip)]
-    computed: [String; 2],
+    computed: String,
 }
 
 /// What reading all of it came to.
@@ -131,10 +131,10 @@ pub async fn read(client: &mut Client, schema: &str, mut each: impl FnMut(&Entry
 }
 
 async fn page(transaction: &Transaction<'_>, schema: &str, after: i64) -> PgResult<Vec<Entry>> {
-    // PostgreSQL 13 has the time in a float, of which a numeric keeps 15 digits; what it wrote stays written after an upgrade.
+    // Exactly: before PostgreSQL 14 the server's own epoch is a float.
     let sql = format!(
-        "SELECT seq, (extract(epoch FROM at) * 1000000)::numeric(30, 0)::text, \
-                (extract(epoch FROM at)::double precision * 1000000)::numeric(30, 0)::text, \
+        "SELECT seq, extract(epoch FROM date_trunc('minute', at AT TIME ZONE 'UTC'))::bigint * 1000000 \
+                + extract(microseconds FROM at AT TIME ZONE 'UTC')::bigint, \
                 actor, client, action, table_name, reason, detail::text, previous_hash, hash \
            FROM {}.audit_log WHERE seq > $1 ORDER BY seq LIMIT {PAGE}",
         ident(schema)
@@ -155,20 +155,16 @@ async fn standings(transaction: &Transaction<'_>, schema: &str) -> PgResult<BTre
 
 impl Entry {
     fn of(row: &Row) -> PgResult<Self> {
-        let (seq, detail): (i64, String) = (row.get(0), row.get(8));
-        let said: [Option<String>; 5] = [row.get(3), row.get(4), row.get(5), row.get(6), row.get(7)];
-        let prev_hash: String = row.get(9);
-        let times: [String; 2] = [row.get(1), row.get(2)];
-        let computed = times.each_ref().map(|at| {
-            let before = [Some(prev_hash.clone()), Some(seq.to_string()), Some(at.clone())];
-            hash(before.iter().chain(&said).chain([&Some(detail.clone())]))
-        });
+        let (seq, at_us, detail): (i64, i64, String) = (row.get(0), row.get(1), row.get(7));
+        let said: [Option<String>; 5] = [row.get(2), row.get(3), row.get(4), row.get(5), row.get(6)];
+        let prev_hash: String = row.get(8);
+        let before = [Some(prev_hash.clone()), Some(seq.to_string()), Some(at_us.to_string())];
+        let computed = hash(before.iter().chain(&said).chain([&Some(detail.clone())]));
         let unreadable = || PgError::Mismatch(format!("entry {seq} of the audit can't be read"));
         let [actor, client, kind, table, reason] = said;
         let [actor, client, kind] = [actor, client, kind].map(Option::unwrap_or_default);
-        let at_us: i64 = times[0].parse().map_err(|_| unreadable())?;
         let body = serde_json::from_str(&detail).map_err(|_| unreadable())?;
-        Ok(Self { seq, at_ms: at_us.div_euclid(1000), actor, client, kind, table, reason, body, prev_hash, hash: row.get(10), computed })
+        Ok(Self { seq, at_ms: at_us.div_euclid(1000), actor, client, kind, table, reason, body, prev_hash, hash: row.get(9), computed })
     }
 }
 
@@ -186,7 +182,7 @@ impl Chains {
     /// What is wrong with the next entry, if anything is.
     fn take(&mut self, entry: &Entry) -> Option<Broken> {
         let newest = self.0.entry(entry.table.clone()).or_default();
-        let what = if !entry.computed.contains(&entry.hash) {
+        let what = if entry.computed != entry.hash {
             Some("it was changed after it was written")
         } else if entry.prev_hash != *newest {
             Some("an entry in front of it is missing, or another")
