@@ -23,7 +23,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
     cutover.note_enabled(text, text), cutover.note_disabled(text, text),
     cutover.mark_dirty(text, jsonb[], text), cutover.note_dual_write(text, text, text, double precision),
     cutover.drain(text, integer), cutover.backfill_step(text, integer), cutover.start_gradual_cutover(text, integer), cutover.advance_cutover_stage(text, boolean, text),
-    cutover.emergency_rollback(text, text), cutover.emergency_stop_all_cutover(text), cutover.configure_cutover(text, jsonb, text),
+    cutover.emergency_rollback(text, text), cutover.emergency_stop_all_cutover(text), cutover.configure_cutover(text, jsonb, text), cutover.set_ladder(text, jsonb),
     cutover.perform_cutover_health_check(text), cutover.run_automated_safety_check(), cutover.roll_up_operations(integer, boolean),
     cutover.prune_cutover_metrics(interval, integer), cutover.set_metrics_retention(interval), cutover.reset_cutover_state(text, boolean),
     cutover.rollback_cutover_system(boolean), cutover.run_cutover_system_tests()

@@ -61,8 +61,10 @@ $$;
 
 -- Queues keys whose row in the shadow may be another. Called by triggers that belong to owners of tables.
 CREATE OR REPLACE FUNCTION cutover.mark_dirty(p_table_name text, p_keys jsonb[], p_why text) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO cutover.dirty_key (table_name, key, why) SELECT p_table_name, k.key, p_why FROM (SELECT DISTINCT unnest(p_keys) AS key) k
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO cutover.dirty_key (table_name, key, why) SELECT p_table_name, k.key, p_why FROM (SELECT DISTINCT unnest(p_keys) AS key) k;
+END
 $$;
 
 -- Counts a statement that was written twice, or was to be.

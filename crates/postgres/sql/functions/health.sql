@@ -347,7 +347,7 @@ DECLARE
     v_known text[] := ARRAY['max_error_rate_percent', 'max_latency_increase_percent', 'min_validation_score', 'alert_error_rate_percent',
         'alert_latency_increase_percent', 'alert_validation_score', 'advance_error_rate_percent', 'advance_latency_increase_percent', 'advance_validation_score',
         'severe_factor', 'health_window_minutes', 'health_sample_rows', 'min_samples', 'max_consecutive_failures', 'auto_rollback_enabled',
-        'auto_advance_enabled', 'cutover_order', 'stage_duration_target_minutes', 'notes'];
+        'auto_advance_enabled', 'cutover_order', 'stage_duration_target_minutes', 'notes', 'ladder'];
     v_wrong text;
     v_new cutover.traffic_routing_config;
 BEGIN
@@ -357,17 +357,21 @@ BEGIN
     SELECT k.key INTO v_wrong FROM jsonb_object_keys(p_settings) AS k (key) WHERE k.key <> ALL (v_known) LIMIT 1;
     IF v_wrong IS NOT NULL THEN
         PERFORM cutover.refuse('SC002', format('there is no setting %L', v_wrong), 'one of ' || array_to_string(v_known, ', '));
+    ELSIF p_settings ? 'ladder' AND v_route.cutover_stage <> 'disabled' THEN
+        PERFORM cutover.refuse('SC002', format('%s is at %s, and its ladder can''t be taken away', v_route.table_name, v_route.cutover_stage), 'before it starts');
+    ELSIF p_settings ? 'ladder' AND NOT EXISTS (SELECT FROM cutover.ladder_rung r WHERE r.ladder = p_settings ->> 'ladder') THEN
+        PERFORM cutover.refuse('SC002', format('there is no ladder %L', p_settings ->> 'ladder'), 'SELECT cutover.set_ladder(…)');
     END IF;
     BEGIN
         v_new := jsonb_populate_record(v_route, p_settings);
         UPDATE cutover.traffic_routing_config c
            SET (max_error_rate_percent, max_latency_increase_percent, min_validation_score, alert_error_rate_percent, alert_latency_increase_percent, alert_validation_score,
                 advance_error_rate_percent, advance_latency_increase_percent, advance_validation_score, severe_factor, health_window_minutes, health_sample_rows, min_samples,
-                max_consecutive_failures, auto_rollback_enabled, auto_advance_enabled, cutover_order, stage_duration_target_minutes, notes, updated_at, updated_by)
+                max_consecutive_failures, auto_rollback_enabled, auto_advance_enabled, cutover_order, stage_duration_target_minutes, notes, ladder, updated_at, updated_by)
              = (v_new.max_error_rate_percent, v_new.max_latency_increase_percent, v_new.min_validation_score, v_new.alert_error_rate_percent, v_new.alert_latency_increase_percent,
                 v_new.alert_validation_score, v_new.advance_error_rate_percent, v_new.advance_latency_increase_percent, v_new.advance_validation_score, v_new.severe_factor,
                 v_new.health_window_minutes, v_new.health_sample_rows, v_new.min_samples, v_new.max_consecutive_failures, v_new.auto_rollback_enabled, v_new.auto_advance_enabled,
-                v_new.cutover_order, v_new.stage_duration_target_minutes, v_new.notes, clock_timestamp(), session_user)
+                v_new.cutover_order, v_new.stage_duration_target_minutes, v_new.notes, v_new.ladder, clock_timestamp(), session_user)
          WHERE c.table_name = v_route.table_name;
     EXCEPTION WHEN check_violation OR not_null_violation OR data_exception OR invalid_text_representation THEN
         PERFORM cutover.refuse('SC002', format('these settings can''t be: %s', SQLERRM),

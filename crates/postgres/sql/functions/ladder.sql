@@ -97,6 +97,49 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
       FROM known k ORDER BY 1
 $$;
 
+-- A ladder of one's own: an array of stages in their order, each with its share of reads in percent and how long it lasts where nobody says otherwise:
+-- [{"stage": "disabled"}, {"stage": "dual_write", "dwell": "1 hour"}, {"stage": "test_10", "share": 5, "dwell": "1 day"}, …, {"stage": "completed", "share": 100}].
+-- Tables go by it from configure_cutover(table, '{"ladder": name}') on. Refused while one that is under way does.
+CREATE OR REPLACE FUNCTION cutover.set_ladder(p_ladder text, p_stages jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_wrong text;
+    v_table text;
+BEGIN
+    IF coalesce(btrim(p_ladder), '') IN ('', 'default') OR jsonb_typeof(p_stages) IS DISTINCT FROM 'array' THEN
+        PERFORM cutover.refuse('SC002', 'a ladder has a name of its own, and an array of stages', '[{"stage": "dual_write", "share": 0, "dwell": "1 hour"}, …]');
+    END IF;
+    -- Nobody begins or moves by it meanwhile.
+    LOCK TABLE cutover.ladder_rung IN SHARE ROW EXCLUSIVE MODE;
+    SELECT c.table_name INTO v_table FROM cutover.traffic_routing_config c WHERE c.ladder = p_ladder AND c.cutover_stage <> 'disabled' ORDER BY c.table_name LIMIT 1 FOR UPDATE;
+    IF v_table IS NOT NULL THEN
+        PERFORM cutover.refuse('SC002', format('%s is under way on the ladder %s', v_table, p_ladder), 'give the new one another name');
+    END IF;
+    BEGIN
+        DELETE FROM cutover.ladder_rung r WHERE r.ladder = p_ladder;
+        INSERT INTO cutover.ladder_rung (ladder, place, stage, read_percentage, recommended_dwell)
+        SELECT p_ladder, s.place - 1, (s.stage ->> 'stage')::cutover.cutover_stage, coalesce((s.stage ->> 'share')::numeric, 0), coalesce((s.stage ->> 'dwell')::interval, '0')
+          FROM jsonb_array_elements(p_stages) WITH ORDINALITY AS s (stage, place);
+    EXCEPTION WHEN data_exception OR invalid_text_representation OR integrity_constraint_violation THEN
+        PERFORM cutover.refuse('SC002', format('such a ladder can''t be: %s', SQLERRM), 'each stage once, a share of 0 to 100 percent, and a dwell such as "6 hours"');
+    END;
+    WITH rungs AS (SELECT r.*, lag(r.stage) OVER w AS before, lag(r.read_percentage) OVER w AS share_before, lead(r.stage) OVER w AS behind
+                     FROM cutover.ladder_rung r WHERE r.ladder = p_ladder WINDOW w AS (ORDER BY r.place))
+    SELECT CASE WHEN (SELECT count(*) FROM rungs) < 4 THEN 'it has fewer than four stages'
+                ELSE (SELECT string_agg(CASE
+                    WHEN r.place < 2 AND (r.stage <> (ARRAY['disabled', 'dual_write']::cutover.cutover_stage[])[r.place + 1] OR r.read_percentage > 0)
+                        THEN 'it begins with disabled and dual_write, at which nobody reads the shadow'
+                    WHEN r.behind IS NULL AND r.stage <> 'completed' OR r.behind = 'completed' AND r.read_percentage <> 100 OR r.stage = 'completed' AND r.read_percentage <> 100
+                        THEN 'it ends with all reads at the shadow, and then completed'
+                    WHEN r.stage <= r.before OR r.read_percentage < r.share_before OR r.recommended_dwell < '0'
+                        THEN 'its stages and shares only grow, and last no less than no time' END, '; ') FROM rungs r) END INTO v_wrong;
+    IF v_wrong IS NOT NULL THEN
+        PERFORM cutover.refuse('SC002', format('such a ladder can''t be: %s', v_wrong), 'SELECT * FROM cutover.ladder_rung WHERE ladder = ''default'' ORDER BY place shows one');
+    END IF;
+    PERFORM cutover.append_audit('set_ladder', NULL, NULL, jsonb_build_object('ladder', p_ladder, 'stages', p_stages));
+END
+$$;
+
 -- C1: nothing advances on a layer that is not there.
 CREATE OR REPLACE FUNCTION cutover.refuse_missing_layers(p_shadow cutover.shadow_table) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

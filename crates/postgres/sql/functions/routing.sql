@@ -32,6 +32,8 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION cutover.should_route_to_shadow(p_table_name text, p_operation_type text DEFAULT 'read') RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT cutover.should_route_to_shadow(p_table_name, p_operation_type, random()::text)
+LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN cutover.should_route_to_shadow(p_table_name, p_operation_type, random()::text);
+END
 $$;

@@ -193,3 +193,49 @@ async fn each_change_of_the_route_is_told_to_whoever_listens() {
     let told = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap().unwrap();
     assert_eq!(told.replace(' ', ""), r#"{"table":"projects","stage":"test_1","read_percentage":1.00,"epoch":2,"health":"unknown"}"#);
 }
+
+/// C4, C41: a ladder is rows of data; one that can't be climbed is refused.
+#[tokio::test]
+async fn c4_a_table_goes_by_a_ladder_of_its_own() {
+    for major in MAJORS {
+        let ground = Ground::moving(major, "own_ladder", 50, "sync").await;
+        let ladder = |stages: &str| {
+            format!(
+                "SELECT cutover.set_ladder('quick', '[{{\"stage\": \"disabled\"}}, {{\"stage\": \"dual_write\", \"dwell\": \"2 hours\"}}, {stages}]')"
+            )
+        };
+        let end = "{\"stage\": \"full_100\", \"share\": 100}, {\"stage\": \"completed\", \"share\": 100}";
+        for stages in [
+            "{\"stage\": \"completed\", \"share\": 100}",
+            "{\"stage\": \"full_100\", \"share\": 99}, {\"stage\": \"completed\", \"share\": 100}",
+            "{\"stage\": \"half_50\", \"share\": 50}, {\"stage\": \"full_100\", \"share\": 100}",
+            &format!("{{\"stage\": \"half_50\", \"share\": 5}}, {{\"stage\": \"test_10\", \"share\": 10}}, {end}"),
+            &format!("{{\"stage\": \"test_10\", \"share\": 50}}, {{\"stage\": \"half_50\", \"share\": 10}}, {end}"),
+            &format!("{{\"stage\": \"test_10\", \"share\": 101}}, {end}"),
+            &format!("{{\"stage\": \"test_10\", \"share\": 10, \"dwell\": \"long\"}}, {end}"),
+            &format!("{{\"stage\": \"nothing\", \"share\": 10}}, {end}"),
+        ] {
+            assert_eq!(refused(&ground.owner, &ladder(stages)).await.0.code(), "SC002", "{major} {stages}");
+        }
+        let use_it = "SELECT cutover.configure_cutover('projects', '{\"ladder\": \"quick\", \"min_samples\": 1}')";
+        assert_eq!(refused(&ground.owner, use_it).await.0.code(), "SC002", "there is none");
+        let own = ladder(&format!("{{\"stage\": \"test_10\", \"share\": 12.5, \"dwell\": \"3 hours\"}}, {end}"));
+        run(&ground.owner, &own).await;
+        run(&ground.owner, use_it).await;
+        ground.settle().await;
+        run(&ground.owner, "SELECT cutover.start_gradual_cutover('projects', NULL)").await;
+        let stands = "SELECT cutover_stage, read_percentage, round(extract(epoch FROM next_stage_eligible_at - stage_started_at) / 3600) FROM cutover.traffic_routing_config";
+        for stage in ["dual_write|0.00|2", "test_10|12.50|3", "full_100|100.00|0"] {
+            assert_eq!(text(&ground.owner, stands).await, stage, "{major}");
+            if stage.starts_with("full") {
+                break;
+            }
+            run(&ground.admin, "UPDATE cutover.traffic_routing_config SET next_stage_eligible_at = stage_started_at").await;
+            ground.climb(1).await;
+        }
+        assert_eq!(refused(&ground.owner, &own).await.0.code(), "SC002", "a table is under way on it");
+        assert_eq!(refused(&ground.owner, use_it).await.0.code(), "SC002", "nor is it changed under way");
+        ground.feed().await;
+        run(&ground.owner, "SELECT cutover.complete_cutover('projects', true)").await;
+    }
+}
