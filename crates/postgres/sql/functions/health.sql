@@ -1,8 +1,8 @@
 -- How a table does on its way, and what follows from it. What was not measured is never good: it is unknown, and holds.
 
 -- Measures a table: errors and latency of what was done in the last minutes (health_window_minutes), and whether both tables are the same, by about
--- so many rows of each: none of them (the last check's score), or all where it is null.
-CREATE OR REPLACE FUNCTION cutover.measure_health(p_route cutover.traffic_routing_config, p_compare_rows integer) RETURNS cutover.health_measure
+-- so many rows of each; or none of them, and then by the score of who has compared them.
+CREATE OR REPLACE FUNCTION cutover.measure_health(p_route cutover.traffic_routing_config, p_compare_rows integer, p_score numeric DEFAULT NULL) RETURNS cutover.health_measure
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_config cutover.dual_write_config := (SELECT c FROM cutover.dual_write_config c WHERE c.table_name = p_route.table_name);
@@ -40,7 +40,7 @@ BEGIN
     END IF;
     IF v_seen.writes >= p_route.min_samples THEN
         m.error_rate_percent := greatest(m.error_rate_percent, 100.0 * v_seen.failed_writes / v_seen.writes);
-    ELSIF p_route.cutover_stage = 'dual_write' THEN
+    ELSIF NOT v_reads AND p_route.cutover_stage <> 'disabled' THEN
         -- A small table is written seldom: all since the stage began.
         SELECT coalesce(sum(f.operations), 0), coalesce(sum(f.failed), 0) INTO v_writes, v_failures
           FROM cutover.operation_figures(p_route.table_name, p_route.stage_started_at) f WHERE f.store = 'dual_write';
@@ -68,7 +68,7 @@ BEGIN
 
     -- Whether both are the same.
     IF p_compare_rows = 0 THEN
-        m.validation_score := (SELECT h.validation_score FROM cutover.health_check h WHERE h.table_name = p_route.table_name AND h.epoch = p_route.epoch ORDER BY h.at DESC LIMIT 1);
+        m.validation_score := p_score;
     ELSIF v_config.backfilled_at IS NULL THEN
         m.unknown := m.unknown || 'validation_score: the backfill is not complete'::text;
     ELSE
@@ -151,12 +151,13 @@ DECLARE
     v_alert text;
 BEGIN
     consecutive_failures := CASE WHEN v_bad AND v_fresh THEN v_route.consecutive_failures + 1 WHEN v_bad OR NOT v_known THEN v_route.consecutive_failures ELSE 0 END;
-    overall_health := CASE WHEN v_bad AND (m.severe OR consecutive_failures > v_route.max_consecutive_failures) THEN 'unhealthy'
+    -- Once it is completed there is nowhere else to read.
+    overall_health := CASE WHEN v_bad AND (m.severe OR consecutive_failures > v_route.max_consecutive_failures) AND v_route.cutover_stage <> 'completed' THEN 'unhealthy'
                            WHEN v_bad OR cardinality(m.alerts) > 0 THEN 'degraded'
                            WHEN v_known THEN 'healthy'
                            WHEN v_route.health_status = 'unhealthy' THEN 'unhealthy'
                            ELSE 'inconclusive' END;
-    IF overall_health = 'unhealthy' THEN
+    IF overall_health = 'unhealthy' OR consecutive_failures > v_route.max_consecutive_failures THEN
         m.alerts := m.alerts || format('consecutive_failures: %s checks in a row', consecutive_failures);
     END IF;
     table_name := v_route.table_name;
@@ -219,7 +220,7 @@ BEGIN
         v_told := v_told || format('not good enough to go on: %s', array_to_string(p_measure.holds, '; '));
     ELSIF p_health = 'healthy' AND p_route.cutover_stage <> 'completed' THEN
         v_told := v_told || CASE WHEN v_eligible > clock_timestamp() THEN format('wait until %s', to_char(v_eligible AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'))
-                                 WHEN p_route.cutover_stage = 'full_100' THEN format('complete it: SELECT cutover.complete_cutover(%L, true)', p_route.table_name)
+                                 WHEN cutover.next_stage(p_route) = 'completed' THEN format('complete it: SELECT cutover.complete_cutover(%L, true)', p_route.table_name)
                                  ELSE format('go on: SELECT cutover.advance_cutover_stage(%L)', p_route.table_name) END;
     END IF;
     RETURN v_told || ARRAY(SELECT format('%s reaches its limit in about %s', t.measure, to_char(t.breach_in, 'HH24:MI'))
@@ -275,8 +276,7 @@ BEGIN
                                v_seen.verdict, v_seen.inconsistent_records, v_seen.missing_in_shadow, v_seen.extra_in_shadow, v_seen.queued),
                                'cutover sql drain, and cutover sql backfill where rows are missing; mode sync where keys are queued all the time; then try again');
     END IF;
-    m := cutover.measure_health(p_route, 0);
-    m.validation_score := v_seen.validation_score;
+    m := cutover.measure_health(p_route, 0, v_seen.validation_score);
     IF cardinality(m.unknown || m.breaches || m.holds) > 0 OR p_route.health_status = 'unhealthy' THEN
         PERFORM cutover.refuse('SC005', format('%s is not ready: %s', p_route.table_name, coalesce(nullif(array_to_string(m.unknown || m.breaches || m.holds, '; '), ''), 'it was unhealthy')),
                                format('SELECT * FROM cutover.perform_cutover_health_check(%L)', p_route.table_name));

@@ -3,7 +3,7 @@
 -- About how many rows a table has: by its size, and by how many rows a block has as the statistics say.
 CREATE OR REPLACE FUNCTION cutover.estimated_rows(p_table regclass) RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages * (pg_relation_size(c.oid) / 8192) ELSE pg_relation_size(c.oid) / 100 END), 0)::bigint
+    SELECT coalesce(sum(CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN c.reltuples / c.relpages * (pg_relation_size(c.oid) / current_setting('block_size')::integer) ELSE pg_relation_size(c.oid) / 100 END), 0)::bigint
       FROM (SELECT p_table AS relid UNION SELECT t.relid FROM pg_partition_tree(p_table) t) w JOIN pg_class c ON c.oid = w.relid AND c.relkind = 'r'
 $$;
 

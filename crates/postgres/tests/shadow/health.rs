@@ -101,6 +101,15 @@ async fn c30_c31_rows_that_differ_are_judged_by_the_score() {
         let blocked = refused(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
         assert_eq!(blocked.0.code(), "SC005", "{blocked:?}");
     }
+    // Mended, what was seen before counts no more.
+    run(&ground.owner, "SELECT cutover.emergency_rollback('projects', 'mend it')").await;
+    run(&ground.shop, "UPDATE projects SET price = price").await;
+    ground.start(0).await;
+    ground.feed().await;
+    run(&ground.admin, "UPDATE projects_shadow SET cents = -1 WHERE id <= 6").await;
+    assert_eq!(text(&ground.owner, CHECK).await, "healthy|f|0");
+    run(&ground.shop, "UPDATE projects SET price = price").await;
+    run(&ground.owner, "SELECT cutover.advance_cutover_stage('projects')").await;
 }
 
 /// C32: no samples, too few, old ones, and none of the primary to compare with.
@@ -264,6 +273,21 @@ async fn an_unhealthy_table_that_is_not_to_be_rolled_back_is_read_at_the_primary
     assert_eq!(number(&ground.owner, reads).await, 0);
     ground.forget().await;
     assert_eq!(text(&ground.owner, SAFETY).await, "projects|none|unhealthy", "no news is no good news");
+}
+
+/// After completion both names lead to the new table: there is nowhere else to read, and applications are not sent the old way.
+#[tokio::test]
+async fn a_completed_table_that_is_not_well_is_told_of_and_read_where_it_is() {
+    let ground = Ground::last_stage(15, "completed_ill", 50, "sync").await;
+    run(&ground.owner, "SELECT cutover.complete_cutover('projects', true)").await;
+    for failures in 1..=5 {
+        ground.reads(100, 50, 10, 10).await;
+        assert_eq!(text(&ground.owner, CHECK).await, format!("degraded|f|{failures}"));
+    }
+    let alerts = "SELECT alerts::text ~ 'consecutive_failures' FROM cutover.health_check ORDER BY id DESC LIMIT 1";
+    assert_eq!(text(&ground.owner, alerts).await, "t");
+    assert_eq!(text(&ground.owner, "SELECT cutover.should_route_to_shadow('projects', 'read', 'a')").await, "t");
+    assert_eq!(text(&ground.owner, SAFETY).await, "", "it is on no way any more");
 }
 
 /// C47: only where it was asked for, when its time has come, and never to completion.
