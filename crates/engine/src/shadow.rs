@@ -1,5 +1,7 @@
 //! Tables with a shadow, as a server follows them: over a connection that hears of each change, and is made anew when it is lost.
 
+pub mod watch;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cutover_core::plan::DatabaseUrl;
@@ -15,6 +17,7 @@ use tokio::{
 };
 use tokio_postgres::Client;
 
+pub use self::watch::Watch;
 use crate::EngineResult;
 
 /// How long one look may take, the connection included.
@@ -30,13 +33,26 @@ pub struct ShadowTables {
     schema: String,
     heard: Arc<Notify>,
     client: Option<Client>,
+    watched: Option<Duration>,
 }
 
 impl ShadowTables {
     /// Connects to nothing yet. `schema` is the one that holds the functions.
     #[must_use]
     pub fn new(url: DatabaseUrl, schema: String) -> Self {
-        Self { url, schema, heard: Arc::default(), client: None }
+        Self { url, schema, heard: Arc::default(), client: None, watched: None }
+    }
+
+    /// Has a server look after them so often: see [`Watch`]. Then `url` is of a role that may decide.
+    #[must_use]
+    pub fn watched(self, every: Option<Duration>) -> Self {
+        Self { watched: every, ..self }
+    }
+
+    /// Whoever looks after them, if anybody is to.
+    #[must_use]
+    pub fn watch(&self) -> Option<Watch> {
+        self.watched.map(|every| Watch::new(self.url.clone(), self.schema.clone(), every))
     }
 
     /// The same tables, over a connection of their own.

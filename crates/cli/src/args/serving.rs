@@ -31,6 +31,10 @@ pub(crate) struct Serve {
     pub(crate) archives: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) shadow: ShadowTables,
+    /// Also look after the tables, as `cutover sql watch` does: check each, roll back what is unhealthy, bring what is queued. Then the
+    /// role of --shadow-tables has to be an operator.
+    #[arg(long, value_name = "DURATION", requires = "shadow_tables", num_args = 0..=1, default_missing_value = "60s", value_parser = super::sql::every)]
+    pub(crate) watch_tables: Option<Duration>,
 }
 
 /// Who asks a server, and whom to trust.

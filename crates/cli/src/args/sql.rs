@@ -95,7 +95,7 @@ pub(crate) struct SqlWatch {
 }
 
 /// More often would be a load, more seldom no watch.
-fn every(text: &str) -> Result<Duration, String> {
+pub(super) fn every(text: &str) -> Result<Duration, String> {
     let every = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
     if allowed.contains(&every) { Ok(every) } else { Err("has to be 1s to 1h".to_owned()) }

@@ -71,7 +71,7 @@ async fn serve_alone(global: &Global, args: &Serve, tables: ShadowTables) -> Res
 
 fn shadow_tables(args: &Serve) -> Result<Option<ShadowTables>, Failure> {
     let url = args.shadow.shadow_tables.as_deref().map(plan_file::url).transpose()?;
-    Ok(url.map(|url| ShadowTables::new(url, args.shadow.schema.clone())))
+    Ok(url.map(|url| ShadowTables::new(url, args.shadow.schema.clone()).watched(args.watch_tables)))
 }
 
 /// Where it can be reached.

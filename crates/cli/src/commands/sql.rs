@@ -7,7 +7,7 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use cutover_core::plan::DatabaseUrl;
-use cutover_engine::{Notice, Progress, Report};
+use cutover_engine::{Notice, Progress, Report, shadow::watch::AT_ONCE};
 use cutover_postgres::{
     connect::{Purpose, connect},
     shadow,
@@ -24,9 +24,6 @@ use crate::{
 
 /// What the server's views show us as.
 const APPLICATION: &str = "cutover sql";
-
-/// Keys that one transaction takes out of the queue.
-const AT_ONCE: u32 = 1_000;
 
 /// Where somebody else is at it: until the next try.
 const REST: Duration = Duration::from_millis(200);

@@ -345,3 +345,25 @@ async fn as_many_tables_as_are_served_fit_into_every_answer() {
     let (_, bulk) = answer(agent.post("/ofrep/v1/evaluate/flags", r#"{"context":{"targetingKey":"a"}}"#)).await;
     assert!(bulk["flags"].as_array().unwrap().len() > 500);
 }
+
+/// C21: a server that is told to looks after the tables, where nobody else does: it brings what is queued, and rolls back what fails.
+#[tokio::test]
+async fn c21_a_server_that_looks_after_the_tables_brings_what_is_queued_and_rolls_back() {
+    let shop = Shop::moving(20).await;
+    shop.0.execute("shop", "CREATE ROLE keeper LOGIN IN ROLE cutover_operator; SELECT enable_dual_write('orders', 'async')").await.unwrap();
+    let server = serve(&shop, &shop.0.url("keeper", "shop"), None, &["--watch-tables", "1s"]).await;
+    ready(&server).await;
+    shop.0.execute("shop", "UPDATE orders SET v = v + 1").await.unwrap();
+    let table = || async { answer(server.get("/v1/shadow-tables")).await.1["tables"][0].clone() };
+    let client = shop.0.client("shop").await.unwrap();
+    let brought = || async {
+        let told = client.query_one("SELECT verdict FROM validate_table_consistency('orders')", &[]).await.unwrap();
+        told.get::<_, String>(0) == "same"
+    };
+    eventually(LIMIT, brought).await.unwrap();
+    let fails = "SELECT record_cutover_operation('orders', 'read', 10, i > 50, true), record_cutover_operation('orders', 'read', 10) FROM generate_series(1, 200) i";
+    shop.0.execute("shop", fails).await.unwrap();
+    if eventually(LIMIT, || async { table().await["stage"] == "disabled" }).await.is_err() {
+        panic!("{:?}", table().await);
+    }
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use cutover_core::clients::{ShadowTable, Unit};
 use cutover_engine::{
     EngineResult,
-    shadow::{ShadowTables, Table},
+    shadow::{ShadowTables, Table, Watch, watch::Checked},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -47,6 +47,9 @@ pub(crate) type Tells = Box<dyn Fn(&Table) + Send + Sync>;
 pub(crate) fn attend(house: &mut House, front: &Front, tables: ShadowTables, tells: Option<Tells>) {
     house.tasks.spawn(measure(front.clone(), tables.again()));
     house.tasks.spawn(outdate(front.clone()));
+    if let Some(watch) = tables.watch() {
+        house.tasks.spawn(look_after(watch));
+    }
     house.tasks.spawn(follow(front.clone(), tables, tells));
 }
 
@@ -111,6 +114,21 @@ async fn measure(front: Front, mut tables: ShadowTables) -> Result<(), ServerErr
             Err(error) => tracing::debug!(%error, "what was measured of the shadow tables can't be read"),
         }
         tables.news(MEASURE_EVERY).await;
+    }
+}
+
+/// Calls the safety check and brings what is queued, again and again. Several servers may: the database has one do it at a time.
+async fn look_after(mut watch: Watch) -> Result<(), ServerError> {
+    loop {
+        let begun = std::time::Instant::now();
+        match watch.look().await {
+            Ok(look) => look.checked.iter().filter(|checked| checked.action != "none").for_each(|checked| {
+                let Checked { table, action, reason, health } = checked;
+                tracing::warn!(table, action, health, reason, "the safety check of a shadow table");
+            }),
+            Err(error) => tracing::warn!(%error, "the shadow tables can't be looked after"),
+        }
+        sleep(watch.rest(begun)).await;
     }
 }
 
