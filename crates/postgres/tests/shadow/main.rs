@@ -18,3 +18,4 @@ mod pairs;
 mod refused;
 mod reports;
 mod rights;
+mod safety;
