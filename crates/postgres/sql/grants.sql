@@ -29,7 +29,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
     cutover.rollback_cutover_system(boolean), cutover.run_cutover_system_tests()
     TO cutover_operator;
 -- Completion: what runs with the rights of the tables' owner, and what notes it down.
-GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refuse_missing_layers(cutover.shadow_table), cutover.refuse_not_last(text), cutover.refuse_not_owner(cutover.shadow_table),
+GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refuse_missing_layers(cutover.shadow_table), cutover.refuse_not_last(text), cutover.exchange_alone(text), cutover.refuse_not_owner(cutover.shadow_table),
     cutover.refuse_obstacles(text),
     cutover.refuse_unready(cutover.traffic_routing_config), cutover.refuse_no_way_back(cutover.shadow_table), cutover.exchange(cutover.shadow_table, bigint, text, text),
     cutover.tables_to_lock(cutover.shadow_table), cutover.hold_off_vacuum(cutover.shadow_table), cutover.lock_all(cutover.shadow_table), cutover.bring_alone(cutover.shadow_table), cutover.in_the_way(cutover.shadow_table), cutover.bring_queued(cutover.shadow_table),

@@ -29,6 +29,8 @@ BEGIN
         PERFORM cutover.refuse('SC003', format('completing %s has its shadow take its place', v_shadow.table_name),
                                format('SELECT * FROM cutover.check_completion(%L), then SELECT cutover.complete_cutover(%1$L, true)', v_shadow.table_name));
     END IF;
+    PERFORM cutover.exchange_alone(v_shadow.table_name);
+    v_shadow := cutover.shadow_of(p_table_name);
     PERFORM cutover.refuse_not_owner(v_shadow);
     v_route := cutover.refuse_not_last(v_shadow.table_name);
     PERFORM cutover.refuse_obstacles(v_shadow.table_name);
@@ -36,6 +38,16 @@ BEGIN
     PERFORM cutover.refuse_no_way_back(v_shadow);
     v_held_ms := cutover.exchange(v_shadow, v_route.epoch, 'completed', NULL);
     RETURN format('%s is completed; its tables were held for %s ms%s', v_shadow.table_name, v_held_ms, cutover.left_to_validate(v_shadow.table_name));
+END
+$$;
+
+-- One who has a table and its shadow change places at a time, to the end of their transaction. Whoever waited looks anew.
+CREATE OR REPLACE FUNCTION cutover.exchange_alone(p_table_name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1129665588, hashtext(p_table_name));
+EXCEPTION WHEN lock_not_available THEN
+    PERFORM cutover.refuse('SC006', format('somebody else has %s and its shadow change places', p_table_name), 'look where it stands when they are done');
 END
 $$;
 

@@ -35,11 +35,17 @@ CREATE OR REPLACE FUNCTION cutover.go_back(p_table_name text, p_reason text) RET
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
-    v_epoch bigint := (SELECT c.epoch FROM cutover.traffic_routing_config c WHERE c.table_name = v_shadow.table_name);
+    v_route cutover.traffic_routing_config;
 BEGIN
     PERFORM cutover.refuse_not_owner(v_shadow);
+    PERFORM cutover.exchange_alone(v_shadow.table_name);
+    v_shadow := cutover.shadow_of(p_table_name);
+    SELECT * INTO v_route FROM cutover.traffic_routing_config c WHERE c.table_name = v_shadow.table_name;
+    IF v_route.cutover_stage <> 'completed' THEN
+        PERFORM cutover.refuse('SC006', format('somebody else has just moved %s to %s', v_shadow.table_name, v_route.cutover_stage), 'look where it stands, and decide again');
+    END IF;
     PERFORM cutover.refuse_obstacles(v_shadow.table_name);
-    RETURN cutover.exchange(v_shadow, v_epoch, 'disabled', p_reason);
+    RETURN cutover.exchange(v_shadow, v_route.epoch, 'disabled', p_reason);
 END
 $$;
 
