@@ -24,7 +24,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
     cutover.mark_dirty(text, jsonb[], text), cutover.note_dual_write(text, text, text, double precision),
     cutover.drain(text, integer), cutover.backfill_step(text, integer), cutover.start_gradual_cutover(text, integer), cutover.advance_cutover_stage(text, boolean, text),
     cutover.emergency_rollback(text, text), cutover.emergency_stop_all_cutover(text), cutover.configure_cutover(text, jsonb, text), cutover.set_ladder(text, jsonb),
-    cutover.perform_cutover_health_check(text), cutover.run_automated_safety_check(), cutover.roll_up_operations(integer, boolean),
+    cutover.perform_cutover_health_check(text), cutover.run_automated_safety_check(), cutover.roll_up_operations(integer, boolean, text),
     cutover.prune_cutover_metrics(interval, integer), cutover.set_metrics_retention(interval), cutover.reset_cutover_state(text, boolean),
     cutover.rollback_cutover_system(boolean), cutover.run_cutover_system_tests()
     TO cutover_operator;
@@ -32,7 +32,7 @@ GRANT EXECUTE ON FUNCTION cutover.create_shadow_table(text, text, jsonb), cutove
 GRANT EXECUTE ON FUNCTION cutover.complete_cutover(text, boolean), cutover.refuse_missing_layers(cutover.shadow_table), cutover.refuse_not_last(text), cutover.exchange_alone(text), cutover.refuse_not_owner(cutover.shadow_table),
     cutover.refuse_obstacles(text),
     cutover.refuse_unready(cutover.traffic_routing_config), cutover.refuse_no_way_back(cutover.shadow_table), cutover.exchange(cutover.shadow_table, bigint, text, text),
-    cutover.tables_to_lock(cutover.shadow_table), cutover.hold_off_vacuum(cutover.shadow_table), cutover.lock_all(cutover.shadow_table), cutover.bring_alone(cutover.shadow_table), cutover.in_the_way(cutover.shadow_table), cutover.bring_queued(cutover.shadow_table),
+    cutover.tables_to_lock(cutover.shadow_table), cutover.hold_off_vacuum(cutover.shadow_table), cutover.lock_all(cutover.shadow_table), cutover.bring_alone(cutover.shadow_table), cutover.in_the_way(cutover.shadow_table), cutover.bring_queued(cutover.shadow_table), cutover.bring_dirty(text, integer), cutover.queued(text, integer),
     cutover.swap(cutover.shadow_table, boolean), cutover.swap_statements(cutover.shadow_table, name, name, name, boolean),
     cutover.sequence_statements(record, text, text), cutover.exchange_names(text, regclass, regclass), cutover.pair_functions(cutover.shadow_table),
     cutover.refuse_old_partition(), cutover.carry_rights(regclass, regclass), cutover.carry_policies(regclass, regclass),

@@ -62,6 +62,15 @@ $$;
 -- the shadow takes, or somebody else drains. Call it again and again, from `cutover sql drain`, from pg_cron, or by hand.
 CREATE OR REPLACE FUNCTION cutover.drain(p_table_name text, p_rows integer DEFAULT 1000) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM cutover.roll_up_operations(p_table_name => (cutover.shadow_of(p_table_name)).table_name);
+    RETURN cutover.bring_dirty(p_table_name, p_rows);
+END
+$$;
+
+-- The same for whoever has no time for more.
+CREATE OR REPLACE FUNCTION cutover.bring_dirty(p_table_name text, p_rows integer) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_shadow cutover.shadow_table := cutover.shadow_of(p_table_name);
     v_keys jsonb[];
@@ -69,7 +78,6 @@ BEGIN
     IF NOT cutover.bring_alone(v_shadow) THEN
         RETURN 0;
     END IF;
-    PERFORM cutover.roll_up_operations();
     -- What is marked after this stays, though its key is the same.
     WITH taken AS (
         DELETE FROM cutover.dirty_key d

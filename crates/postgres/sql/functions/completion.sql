@@ -200,11 +200,11 @@ DECLARE
     v_queued bigint;
     v_why text;
 BEGIN
-    SELECT count(*) INTO v_queued FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = p_shadow.table_name LIMIT 1001) d;
+    v_queued := cutover.queued(p_shadow.table_name, 1001);
     IF v_queued > 1000 THEN
         PERFORM cutover.refuse('SC006', format('more than 1000 keys of %s are queued, too many to bring while everybody waits', p_shadow.table_name), 'cutover sql drain, then try again');
     ELSIF v_queued > 0 THEN
-        PERFORM cutover.drain(p_shadow.table_name, 1000);
+        PERFORM cutover.bring_dirty(p_shadow.table_name, 1000);
         SELECT count(DISTINCT d.key), string_agg(DISTINCT d.why, '; ') INTO v_queued, v_why FROM cutover.dirty_key d WHERE d.table_name = p_shadow.table_name;
         IF v_queued > 0 THEN
             PERFORM cutover.refuse('SC005', format('%s keys of %s can''t be brought to %s: %s', v_queued, p_shadow.table_name, p_shadow.shadow_table, v_why),

@@ -20,16 +20,26 @@ BEGIN
     m.alerts := '{}';
     m.holds := '{}';
     m.severe := false;
-    m.baseline := p_route.baseline;
 
+    -- One millisecond more is within what whole milliseconds can tell.
+    WITH f AS MATERIALIZED (
+        SELECT * FROM cutover.operation_figures(p_route.table_name, v_since, p_route.epoch)
+    ), b AS (
+        SELECT p_route.baseline || coalesce(jsonb_object_agg(f.operation_type, f.p95) FILTER (WHERE f.store = 'primary' AND f.operations >= p_route.min_samples), '{}') AS baseline FROM f
+    ), l AS (
+        SELECT 100 * (f.p95::numeric - x.base) / greatest(x.base, 1) AS increase, f.p95::numeric - x.base <= 1 AS same
+          FROM f, b, LATERAL (SELECT (b.baseline ->> f.operation_type)::numeric AS base) x
+         WHERE v_reads AND f.store = 'shadow' AND f.operations >= p_route.min_samples
+    )
     SELECT coalesce(sum(f.operations) FILTER (WHERE f.store = 'shadow'), 0) AS reads, coalesce(sum(f.failed) FILTER (WHERE f.store = 'shadow'), 0) AS failed_reads,
            coalesce(sum(f.operations) FILTER (WHERE f.store = 'dual_write'), 0) AS writes, coalesce(sum(f.failed) FILTER (WHERE f.store = 'dual_write'), 0) AS failed_writes,
-           max(f.last_at) FILTER (WHERE f.store <> 'primary') AS last_at,
-           jsonb_object_agg(f.operation_type, f.p95) FILTER (WHERE f.store = 'primary' AND f.operations >= p_route.min_samples) AS baseline
-      INTO v_seen FROM cutover.operation_figures(p_route.table_name, v_since, p_route.epoch) f;
+           max(f.last_at) FILTER (WHERE f.store <> 'primary') AS last_at, (SELECT b.baseline FROM b) AS baseline,
+           (SELECT max(CASE WHEN l.same THEN least(0, l.increase) ELSE l.increase END) FROM l) AS latency_increase
+      INTO v_seen FROM f;
     m.samples := CASE WHEN v_reads THEN v_seen.reads ELSE v_seen.writes END;
     m.last_sample_at := v_seen.last_at;
-    m.baseline := m.baseline || coalesce(v_seen.baseline, '{}');
+    m.baseline := v_seen.baseline;
+    m.latency_increase_percent := v_seen.latency_increase;
     m.watched_since := cutover.watched_since(p_route);
 
     -- Errors: of what the shadow answered, and of what was written to it.
@@ -55,13 +65,6 @@ BEGIN
         m.breaches := m.breaches || format('dual_write_failures: %s second writes failed within %s minutes, more than %s', v_seen.failed_writes, p_route.health_window_minutes, v_config.max_failures);
     END IF;
 
-    -- Latency, of each operation that was recorded often enough. One millisecond more is within what whole milliseconds can tell.
-    FOR v_figures IN SELECT f.*, (m.baseline ->> f.operation_type)::numeric AS base FROM cutover.operation_figures(p_route.table_name, v_since, p_route.epoch) f
-                      WHERE v_reads AND f.store = 'shadow' AND f.operations >= p_route.min_samples LOOP
-        m.latency_increase_percent := greatest(m.latency_increase_percent,
-            CASE WHEN v_figures.p95::numeric - v_figures.base <= 1 THEN least(0, 100 * (v_figures.p95::numeric - v_figures.base) / greatest(v_figures.base, 1))
-                 ELSE 100 * (v_figures.p95::numeric - v_figures.base) / greatest(v_figures.base, 1) END);
-    END LOOP;
     IF v_seen.reads >= p_route.min_samples AND v_reads AND m.latency_increase_percent IS NULL THEN
         m.unknown := m.unknown || format('latency: no operation was recorded %s times at both, the primary and the shadow', p_route.min_samples);
     END IF;
@@ -202,7 +205,6 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 DECLARE
     v_eligible timestamptz := cutover.eligible_at(p_route, p_measure.watched_since);
     v_told text[] := '{}';
-    v_queued bigint := (SELECT count(*) FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = p_route.table_name LIMIT 100000) q);
 BEGIN
     IF p_route.cutover_stage = 'disabled' THEN
         RETURN ARRAY[format('start it: SELECT cutover.start_gradual_cutover(%L)', p_route.table_name)];
@@ -211,7 +213,7 @@ BEGIN
     ELSIF cardinality(p_measure.breaches) > 0 THEN
         v_told := v_told || format('stay here and find out why: after %s failed checks in a row its reads go back', p_route.max_consecutive_failures + 1);
     END IF;
-    IF v_queued > 0 THEN
+    IF cutover.queued(p_route.table_name, 1) > 0 THEN
         v_told := v_told || format('bring what is queued: SELECT cutover.drain(%L); cutover.dirty_key says why', p_route.table_name);
     END IF;
     IF cardinality(p_measure.unknown) > 0 THEN

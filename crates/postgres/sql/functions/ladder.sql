@@ -110,8 +110,8 @@ BEGIN
         PERFORM cutover.refuse('SC002', 'a ladder has a name of its own, and an array of stages', '[{"stage": "dual_write", "share": 0, "dwell": "1 hour"}, …]');
     END IF;
     -- Nobody begins or moves by it meanwhile.
-    LOCK TABLE cutover.ladder_rung IN SHARE ROW EXCLUSIVE MODE;
-    SELECT c.table_name INTO v_table FROM cutover.traffic_routing_config c WHERE c.ladder = p_ladder AND c.cutover_stage <> 'disabled' ORDER BY c.table_name LIMIT 1 FOR UPDATE;
+    PERFORM cutover.locked_route(c.table_name) FROM cutover.traffic_routing_config c WHERE c.ladder = p_ladder ORDER BY c.table_name;
+    SELECT c.table_name INTO v_table FROM cutover.traffic_routing_config c WHERE c.ladder = p_ladder AND c.cutover_stage <> 'disabled' ORDER BY c.table_name LIMIT 1;
     IF v_table IS NOT NULL THEN
         PERFORM cutover.refuse('SC002', format('%s is under way on the ladder %s', v_table, p_ladder), 'give the new one another name');
     END IF;

@@ -30,8 +30,8 @@ END
 $$;
 
 -- Puts what was recorded in full minutes together: at most so many operations of each table at once. p_failures: also the second writes
--- that failed, which takes a lock on the table's configuration. Returns how many operations that were.
-CREATE OR REPLACE FUNCTION cutover.roll_up_operations(p_rows integer DEFAULT 20000, p_failures boolean DEFAULT true) RETURNS bigint
+-- that failed, which takes a lock on the table's configuration. p_table_name: only this table's. Returns how many operations that were.
+CREATE OR REPLACE FUNCTION cutover.roll_up_operations(p_rows integer DEFAULT 20000, p_failures boolean DEFAULT true, p_table_name text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_until timestamptz := date_trunc('minute', clock_timestamp());
@@ -42,7 +42,7 @@ DECLARE
     v_some bigint;
     v_sum bigint := 0;
 BEGIN
-    FOR v_name IN SELECT s.table_name FROM cutover.shadow_table s ORDER BY s.table_name LOOP
+    FOR v_name IN SELECT s.table_name FROM cutover.shadow_table s WHERE p_table_name IS NULL OR s.table_name = p_table_name ORDER BY s.table_name LOOP
         WITH operations AS (
             DELETE FROM cutover.operation_sample s
              WHERE s.ctid = ANY (ARRAY(SELECT o.ctid FROM cutover.operation_sample o WHERE o.table_name = v_name AND o.at < v_until

@@ -13,7 +13,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
            round(m.error_rate_percent, 4), m.validation_score,
            array_to_string(cutover.health_recommendations(r, m, CASE WHEN r.health_status = 'unknown' THEN 'inconclusive' ELSE r.health_status END), '; '),
            round(m.latency_increase_percent, 4), m.samples,
-           (SELECT count(*) FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = r.table_name LIMIT 100000) q), r.write_shadow_enabled, c.emergency_stop, r.epoch
+           cutover.queued(r.table_name, 100000), r.write_shadow_enabled, c.emergency_stop, r.epoch
       FROM cutover.traffic_routing_config r JOIN cutover.dual_write_config c USING (table_name), LATERAL cutover.measure_health(r, 0,
                (SELECT h.validation_score FROM cutover.health_check h WHERE h.table_name = r.table_name AND h.epoch = r.epoch ORDER BY h.at DESC LIMIT 1)) m
      ORDER BY r.table_name

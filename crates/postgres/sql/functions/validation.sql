@@ -7,6 +7,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM (SELECT p_table AS relid UNION SELECT t.relid FROM pg_partition_tree(p_table) t) w JOIN pg_class c ON c.oid = w.relid AND c.relkind = 'r'
 $$;
 
+-- How many keys of a table are queued, counted up to so many.
+CREATE OR REPLACE FUNCTION cutover.queued(p_table_name text, p_most integer) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = p_table_name LIMIT p_most) q
+$$;
+
 -- Compares a table and its shadow, both ways and through the mapping, in one snapshot: what is being written is either in both
 -- or in neither. All rows, or about p_sample_size of each where that is given. The score is the share of rows that are the
 -- same, in percent; none where there is nothing to compare or rows wait in the queue: no data is not good data.
@@ -30,7 +36,7 @@ BEGIN
         v_percent := least(100, greatest(0.001, 100.0 * p_sample_size / v_estimate));
     END IF;
     EXECUTE format('SELECT %s($1)', cutover.trusted(v_shadow.compare_function, v_shadow.primary_table)) INTO v_counts USING v_percent;
-    SELECT count(*) INTO queued FROM (SELECT FROM cutover.dirty_key d WHERE d.table_name = v_shadow.table_name LIMIT 1000000) d;
+    queued := cutover.queued(v_shadow.table_name, 1000000);
     primary_count := v_counts[1];
     shadow_count := v_counts[2];
     consistent_records := v_counts[3];
